@@ -1,0 +1,72 @@
+# The two commands that matter: `make demo` and `make test`. Everything is built below this directory.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+VENV ?= .venv
+# The first Python that the program supports; PYTHON=... picks another.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+KAFKA := .kafka/libs/.complete
+
+.PHONY: help install demo test check lint types bench kafka up down run clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Create .venv and install everything that demo, tests and tools need, versions pinned
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed" \
+		"(Debian: apt-get install python3 python3-venv); PYTHON=... names another." >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+kafka: $(KAFKA) ## Bring a real Apache Kafka into .kafka/ (needs Java 17 and Maven)
+
+$(KAFKA): tests/kafka/pom.xml
+	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "make kafka needs Java 17 or newer and Maven" \
+		"(Debian: apt-get install default-jre-headless maven)" >&2; exit 2; }
+	mvn --batch-mode --no-transfer-progress --file tests/kafka/pom.xml dependency:copy-dependencies \
+		-DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/libs
+	@touch $@
+
+demo: $(INSTALLED) ## Watch 5,391 handwritten digits go through three models (BROKER=embedded needs no Java)
+	@if [ -z "$(BROKER)$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ] && command -v java >/dev/null && command -v mvn >/dev/null; \
+		then $(MAKE) --no-print-directory kafka; fi
+	$(BIN)/inference-consumer demo $(if $(BROKER),--broker $(BROKER))
+
+test: $(INSTALLED) ## Run all tests, on a real Kafka where Java and Maven are
+	@if [ -z "$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ] && { [ -n "$$CI" ] || { command -v java && command -v mvn; } >/dev/null; }; \
+		then $(MAKE) --no-print-directory kafka; fi
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## ruff and the import layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(INSTALLED) ## mypy --strict
+	$(BIN)/mypy
+
+check: lint types test ## Everything that CI asks
+
+bench: $(INSTALLED) ## Measure the program against two hand-written loops (a real Kafka, a quiet machine)
+	@if [ -z "$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ]; then $(MAKE) --no-print-directory kafka; fi
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+run: $(INSTALLED) ## Serve the demo's three models as consumer.yaml says (KAFKA_BOOTSTRAP_SERVERS, or localhost:9092)
+	@test -d models || $(BIN)/python -m consumer.demo.training models
+	$(BIN)/inference-consumer run --config consumer.yaml
+
+up: ## Start Kafka and the consumer with Docker Compose
+	docker compose up --build --detach --wait
+
+down: ## Stop them and remove their volumes
+	docker compose down --volumes
+
+clean: ## Remove what make built, but the environment and Kafka
+	rm -rf build dist models benchmarks/out .coverage htmlcov .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Turns Kafka topics into a multi-model PyTorch inference service."""

@@ -1,0 +1,169 @@
+"""Everything that can happen to the core: the closed union of its inputs.
+
+Events are facts, told by the shells in the past tense. They carry no clock: `step(event, now)` gets the time beside.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from consumer.core.types import ChunkId, Failure, ModelId, Slice, Ticket, TopicPartition, WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """Partitions were given to this member; each with the metadata of its last commit ("" where there is none)."""
+
+    partitions: Mapping[TopicPartition, "Position"]
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a partition starts: the committed next offset (None: never committed) and its commit metadata."""
+
+    next_offset: int | None
+    metadata: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """Partitions are about to be taken: dispatch nothing more of them, what is in flight may still settle."""
+
+    partitions: Sequence[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """Partitions are gone (after the last commit, or lost without one): fence and forget them."""
+
+    partitions: Sequence[TopicPartition]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Records arrived. Every position the client moved past is in here."""
+
+    slices: Sequence[Slice]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReady:
+    """A worker has booted and takes work."""
+
+    worker: WorkerId
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerExited:
+    """A worker is gone; everything leased to it is lost there. `boot_failure` says that a restart would not help."""
+
+    worker: WorkerId
+    exit_code: int | None
+    boot_failure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLoaded:
+    """A worker has a model loaded and warmed up."""
+
+    worker: WorkerId
+    model: ModelId
+    version: str
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    """A worker could not load a model, or found a loaded one broken (its probe failed too)."""
+
+    worker: WorkerId
+    model: ModelId
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProbed:
+    """A broken model answered its probe again."""
+
+    worker: WorkerId
+    model: ModelId
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A worker's outcomes for the records `first` to `first + count` (exclusive) of a chunk.
+
+    `values` and `keys` are columns of `count` result payloads and record keys; where `failures` (by index in the
+    chunk) names a record, its cells are empty.
+    """
+
+    worker: WorkerId
+    chunk: ChunkId
+    first: int
+    count: int
+    values: Sequence[bytes]
+    keys: Sequence[bytes | None]
+    failures: Mapping[int, Failure]
+    rows: int
+    """Rows of the batch these records were part of."""
+    queue_s: float
+    """From the fetch to the start of the batch, of the oldest record."""
+    infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The barrier passed: the broker has acknowledged every outcome up to this ticket but those reported failed."""
+
+    ticket: Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryFailed:
+    """The broker refused one outcome for good, or the client gave it up.
+
+    `index` counts the records of that hand-over. A failure that is the record's own (too large) is POISON; any other
+    is UNAVAILABLE and its record is handed to the sink again.
+    """
+
+    ticket: Ticket
+    index: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A commit was answered. `error` is None where the broker took it."""
+
+    offsets: Mapping[TopicPartition, int]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Finish what is in flight, take nothing more, then stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event: TypeAlias = (
+    Assigned
+    | Revoking
+    | Revoked
+    | Fetched
+    | WorkerReady
+    | WorkerExited
+    | ModelLoaded
+    | ModelFailed
+    | ModelProbed
+    | Answered
+    | Delivered
+    | DeliveryFailed
+    | Committed
+    | Drain
+    | Tick
+)

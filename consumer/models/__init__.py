@@ -1,0 +1,1 @@
+"""What a model is, without torch: its options, its files, its signature."""

@@ -1,0 +1,1 @@
+"""The shell between the supervisor and one worker: descriptors in pipes, payloads in shared memory."""
