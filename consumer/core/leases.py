@@ -1,0 +1,104 @@
+"""Who holds which records: the chunks that are with workers.
+
+Owns every record between its dispatch and its answer, so that a worker's death loses none. Must not know which worker
+comes next, nor what an answer says.
+
+Invariant: a record of a chunk is answered at most once; what a dead worker had not answered is exactly what `lost`
+returns.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from consumer.core.types import Chunk, ChunkId, ModelId, Run, TopicPartition, WorkerId
+
+
+@dataclass(slots=True)
+class Lease:
+    """One chunk with one worker."""
+
+    worker: WorkerId
+    chunk: Chunk
+    unanswered: bytearray
+    """One byte a record, 1 until its answer."""
+    size: int
+    """Payload bytes when the chunk was lent."""
+    is_suspect: bool
+
+    @property
+    def is_answered(self) -> bool:
+        """Tell whether every record has its answer."""
+        return not any(self.unanswered)
+
+    def segments(self, first: int, stop: int) -> Iterator[tuple[Run, int, int, int]]:
+        """Walk the runs that the records `first` to `stop` of the chunk lie in.
+
+        Yields the run, the first and the end of its records that are meant, and the number in the chunk of the run's
+        record 0.
+        """
+        base = 0
+        for run in self.chunk.runs:
+            begin, end = max(first - base, 0), min(stop - base, len(run))
+            if begin < end:
+                yield run, begin, end, base
+            base += len(run)
+
+
+class Leases:
+    """Every chunk that is with a worker, by its id."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._leases: dict[ChunkId, Lease] = {}
+        self._last = 0
+
+    def __len__(self) -> int:
+        """Count the chunks that are lent."""
+        return len(self._leases)
+
+    def lend(self, worker: WorkerId, model: ModelId, runs: Sequence[Run], *, is_suspect: bool) -> Lease:
+        """Give records to a worker as one chunk, under a number never used before."""
+        self._last += 1
+        chunk = Chunk(ChunkId(self._last), model, runs)
+        lease = Lease(worker, chunk, bytearray(b"\1") * len(chunk), chunk.size, is_suspect)
+        self._leases[chunk.chunk] = lease
+        return lease
+
+    def answer(self, worker: WorkerId, chunk: ChunkId, first: int, count: int) -> Lease | None:
+        """Take note of an answer; None if the chunk is not (or no longer) with that worker."""
+        lease = self._leases.get(chunk)
+        if lease is None or lease.worker != worker:
+            return None
+        answered = lease.unanswered[first : first + count]
+        assert len(answered) == count and all(answered), "a record was answered twice, or is not in the chunk"
+        lease.unanswered[first : first + count] = bytes(count)
+        return lease
+
+    def release(self, chunk: ChunkId) -> None:
+        """Forget a chunk whose every record is answered and read."""
+        del self._leases[chunk]
+
+    def lost(self, worker: WorkerId) -> list[tuple[Lease, list[Run]]]:
+        """Take back from a dead worker what it had not answered, lease by lease, payloads copied."""
+        taken = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in taken:
+            del self._leases[lease.chunk.chunk]
+        return [(lease, list(_unanswered(lease))) for lease in taken]
+
+    def touch(self, partitions: Collection[TopicPartition]) -> bool:
+        """Tell whether records of any of these partitions are with a worker and unanswered."""
+        return any(
+            run.partition in partitions and 1 in lease.unanswered[base + begin : base + end]
+            for lease in self._leases.values()
+            for run, begin, end, base in lease.segments(0, len(lease.unanswered))
+        )
+
+
+def _unanswered(lease: Lease) -> Iterator[Run]:
+    """Cut the records without an answer out of a lease's runs."""
+    for run, begin, end, base in lease.segments(0, len(lease.unanswered)):
+        marks = lease.unanswered[base + begin : base + end]
+        if all(marks):
+            yield run.part(begin, end)
+        elif any(marks):
+            yield run.pick([begin + i for i, mark in enumerate(marks) if mark])
