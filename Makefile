@@ -9,7 +9,6 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-KAFKA := .kafka/libs/.complete
 
 .PHONY: help install demo test check lint types bench kafka up down run clean
 
@@ -25,23 +24,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
 	@touch $@
 
-kafka: $(KAFKA) ## Bring a real Apache Kafka into .kafka/ (needs Java 17 and Maven)
+kafka: $(INSTALLED) ## Bring a real Apache Kafka into .kafka/ (needs Java 17 and Maven)
+	$(BIN)/python -m consumer.demo.broker fetch
 
-$(KAFKA): tests/kafka/pom.xml
-	@command -v java >/dev/null && command -v mvn >/dev/null || { echo "make kafka needs Java 17 or newer and Maven" \
-		"(Debian: apt-get install default-jre-headless maven)" >&2; exit 2; }
-	mvn --batch-mode --no-transfer-progress --file tests/kafka/pom.xml dependency:copy-dependencies \
-		-DincludeScope=runtime -DoutputDirectory=$(CURDIR)/.kafka/libs
-	@touch $@
-
-demo: $(INSTALLED) ## Watch 5,391 handwritten digits go through three models (BROKER=embedded needs no Java)
-	@if [ -z "$(BROKER)$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ] && command -v java >/dev/null && command -v mvn >/dev/null; \
-		then $(MAKE) --no-print-directory kafka; fi
+demo: $(INSTALLED) ## Watch 1,797 handwritten digits go through three models (BROKER=embedded needs no Java)
 	$(BIN)/inference-consumer demo $(if $(BROKER),--broker $(BROKER))
 
-test: $(INSTALLED) ## Run all tests, on a real Kafka where Java and Maven are
-	@if [ -z "$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ] && { [ -n "$$CI" ] || { command -v java && command -v mvn; } >/dev/null; }; \
-		then $(MAKE) --no-print-directory kafka; fi
+test: $(INSTALLED) ## Run all tests, on a real Kafka where Java and Maven are (ARGS=... go to pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(INSTALLED) ## ruff and the import layers
@@ -55,7 +44,6 @@ types: $(INSTALLED) ## mypy --strict
 check: lint types test ## Everything that CI asks
 
 bench: $(INSTALLED) ## Measure the program against two hand-written loops (a real Kafka, a quiet machine)
-	@if [ -z "$$KAFKA_BOOTSTRAP_SERVERS$$KAFKA_HOME" ]; then $(MAKE) --no-print-directory kafka; fi
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 run: $(INSTALLED) ## Serve the demo's three models as consumer.yaml says (KAFKA_BOOTSTRAP_SERVERS, or localhost:9092)
