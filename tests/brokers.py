@@ -1,0 +1,119 @@
+"""What tests do with a broker beside the program: make topics, load them, read everything back."""
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from consumer.demo.broker import Broker, Feature
+
+
+def need(broker: Broker, *features: Feature) -> None:
+    """Skip the test, with the reason, on a broker that lacks what it is about."""
+    lacking = [feature for feature in features if feature in broker.lacks]
+    if lacking:
+        pytest.skip(f"{broker.reason} lacks {', '.join(lacking)}")
+
+
+def new_topic(
+    broker: Broker, partitions: int = 1, name: str | None = None, settings: Mapping[str, str] | None = None
+) -> str:
+    """Create a topic, by default under a name of its own, and return the name once clients can see it."""
+    name = name or f"t-{uuid.uuid4().hex[:12]}"
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    future = admin.create_topics([NewTopic(name, partitions, 1, config=dict(settings or {}))])[name]
+    future.result(10)
+    deadline_s = time.monotonic() + 10
+    while True:
+        found = admin.list_topics(name, timeout=10).topics[name]
+        if found.error is None and len(found.partitions) == partitions:
+            return name
+        assert time.monotonic() < deadline_s, f"topic {name} is not visible: {found.error}"
+        time.sleep(0.02)
+
+
+def load(
+    broker: Broker,
+    topic: str,
+    records: Iterable[tuple[bytes | None, bytes | None]],
+    partition: int = -1,
+    headers: Sequence[tuple[str, bytes]] | None = None,
+) -> None:
+    """Produce (key, value) records and wait for their acknowledgement; partition -1 lets the key decide."""
+    failed: list[object] = []
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True})
+    for key, value in records:
+        while True:
+            try:
+                producer.produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    headers=list(headers or []),
+                    on_delivery=lambda error, _: failed.append(error) if error else None,
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+    assert producer.flush(30) == 0
+    assert not failed, failed[:3]
+
+
+def end_offsets(broker: Broker, topic: str) -> dict[int, int]:
+    """Return the end offset of every partition."""
+    client = _reader(broker)
+    try:
+        partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+        return {p: client.get_watermark_offsets(TopicPartition(topic, p), timeout=10)[1] for p in partitions}
+    finally:
+        client.close()
+
+
+def committed(broker: Broker, group: str, topic: str) -> dict[int, int]:
+    """Return the group's committed next offset of every partition that has one."""
+    client = _reader(broker, {"group.id": group})
+    try:
+        partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
+        asked = [TopicPartition(topic, p) for p in partitions]
+        return {each.partition: each.offset for each in client.committed(asked, timeout=10) if each.offset >= 0}
+    finally:
+        client.close()
+
+
+def read_all(broker: Broker, topic: str) -> list[Message]:
+    """Return every record that a topic holds now, partition by partition in the order of offsets."""
+    ends = {p: end for p, end in end_offsets(broker, topic).items() if end > 0}
+    client = _reader(broker, {"enable.partition.eof": True, "isolation.level": "read_committed"})
+    records: list[Message] = []
+    try:
+        client.assign([TopicPartition(topic, p, 0) for p in ends])
+        deadline_s = time.monotonic() + 30
+        while ends:
+            assert time.monotonic() < deadline_s, f"{topic}: no end of partitions {sorted(ends)} in 30 s"
+            record = client.poll(1.0)
+            if record is None:
+                continue
+            if record.error() is None:
+                records.append(record)
+            else:  # the only error that an assigned reader is told is a partition's end
+                ends.pop(record.partition() or 0, None)
+    finally:
+        client.close()
+    return sorted(records, key=lambda record: (record.partition() or 0, record.offset() or 0))
+
+
+def _reader(broker: Broker, settings: Mapping[str, object] | None = None) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": f"reader-{uuid.uuid4().hex}",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            **(settings or {}),
+        }
+    )
