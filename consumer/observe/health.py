@@ -1,0 +1,208 @@
+"""Whether the program lives and is ready, and what its parts are doing.
+
+Owns what `/healthz`, `/readyz` and `/status` say. It is fed by the supervisor's loop and read by the HTTP thread: the
+rare facts that change it are noted under a lock, everything else passes by. Must not know who asks.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from consumer.core import actions, events
+from consumer.core.types import ModelId, TopicPartition, WorkerId
+from consumer.observe.observer import Snapshot
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What is known of a worker slot."""
+
+    worker: WorkerId
+    device: str | None = None
+    """None until the worker is ready, and again once it has exited."""
+    restarts: int = 0
+
+
+@dataclass(slots=True)
+class _Model:
+    """What is known of a configured model."""
+
+    version: str | None = None
+    """None until a worker has loaded it."""
+    broken: str | None = None
+    """Why its breaker is open."""
+
+
+class Health:
+    """Follows the loop and answers for it.
+
+    Args:
+        models: The configured models.
+        stalled_s: After so long without a turn the loop counts as stuck.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, models: Sequence[ModelId], *, stalled_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._stalled_s = stalled_s
+        self._started_s = self._turned_s = clock()
+        self._lock = threading.Lock()
+        self._phase = "starting"
+        self._has_joined = False
+        self._partitions: dict[TopicPartition, int | None] = {}
+        self._paused: set[TopicPartition] = set()
+        self._workers: dict[int, _Worker] = {}
+        self._models = {model: _Model() for model in models}
+        self._in_flight = (0, 0)
+        self._events: Mapping[type, Callable[[Any], None]] = {
+            events.Assigned: self._assign,
+            events.Revoked: self._revoke,
+            events.WorkerReady: self._worker_ready,
+            events.WorkerExited: self._worker_exited,
+            events.ModelLoaded: self._model_loaded,
+            events.ModelFailed: self._model_failed,
+            events.ModelProbed: self._model_probed,
+            events.Drain: self._drain,
+        }
+        self._actions: Mapping[type, Callable[[Any], None]] = {
+            actions.Pause: self._pause,
+            actions.Resume: self._resume,
+            actions.Spawn: self._spawn,
+            actions.Stop: self._stop,
+        }
+
+    def turned(self) -> None:
+        """Note that the loop has turned once more."""
+        self._turned_s = self._clock()
+
+    def observe(self, event: events.Event) -> None:
+        """Note a fact that changes the state."""
+        note = self._events.get(type(event))
+        if note is not None:
+            with self._lock:
+                note(event)
+
+    def observe_action(self, action: actions.Action) -> None:
+        """Note an action that changes the state."""
+        note = self._actions.get(type(action))
+        if note is not None:
+            with self._lock:
+                note(action)
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Note the levels of the moment."""
+        with self._lock:
+            self._in_flight = (snapshot.in_flight_records, snapshot.in_flight_bytes)
+            for partition in self._partitions:
+                self._partitions[partition] = snapshot.lag.get(partition)
+
+    def stalled(self) -> str | None:
+        """Say why the program counts as dead; None while its loop turns."""
+        still_s = self._clock() - self._turned_s
+        if still_s <= self._stalled_s:
+            return None
+        return f"the supervisor's loop has not turned for {still_s:.0f} s"
+
+    def not_ready(self) -> list[str]:
+        """List what keeps the program from being ready; empty when it is."""
+        with self._lock:
+            return self._not_ready()
+
+    def status(self) -> dict[str, Any]:
+        """Describe the program and its parts, ready to be written as JSON."""
+        with self._lock:
+            reasons = self._not_ready()
+            records, size = self._in_flight
+            return {
+                "phase": self._phase,
+                "ready": not reasons,
+                "reasons": reasons,
+                "uptime_s": round(self._clock() - self._started_s, 1),
+                "in_flight": {"records": records, "bytes": size},
+                "partitions": [
+                    {
+                        "topic": partition.topic,
+                        "partition": partition.partition,
+                        "lag_records": lag,
+                        "paused": partition in self._paused,
+                    }
+                    for partition, lag in sorted(self._partitions.items(), key=lambda item: item[0])
+                ],
+                "workers": [
+                    {"slot": slot, "ready": each.device is not None, "device": each.device, "restarts": each.restarts}
+                    for slot, each in sorted(self._workers.items())
+                ],
+                "models": [
+                    {
+                        "id": model,
+                        "state": "broken" if each.broken else "loaded" if each.version is not None else "not loaded",
+                        "version": each.version,
+                        "failure": each.broken,
+                    }
+                    for model, each in self._models.items()
+                ],
+            }
+
+    def _not_ready(self) -> list[str]:
+        reasons = []
+        if self._phase in {"draining", "stopped"}:
+            reasons.append(self._phase)
+        if not self._has_joined:
+            reasons.append("the consumer group is not joined yet")
+        up = sum(each.device is not None for each in self._workers.values())
+        if not self._workers or up < len(self._workers):
+            reasons.append(f"{up} of {len(self._workers)} workers are up")
+        reasons += [f"model {model!r} is broken: {each.broken}" for model, each in self._models.items() if each.broken]
+        stalled = self.stalled()
+        return reasons if stalled is None else [*reasons, stalled]
+
+    def _assign(self, event: events.Assigned) -> None:
+        self._has_joined = True
+        self._partitions.update(dict.fromkeys(event.partitions))
+        if self._phase == "starting":
+            self._phase = "running"
+
+    def _revoke(self, event: events.Revoked) -> None:
+        for partition in event.partitions:
+            self._partitions.pop(partition, None)
+            self._paused.discard(partition)
+
+    def _pause(self, action: actions.Pause) -> None:
+        self._paused.update(action.partitions)
+
+    def _resume(self, action: actions.Resume) -> None:
+        self._paused.difference_update(action.partitions)
+
+    def _spawn(self, action: actions.Spawn) -> None:
+        before = self._workers.get(action.slot)
+        self._workers[action.slot] = _Worker(action.worker, restarts=0 if before is None else before.restarts + 1)
+
+    def _worker_ready(self, event: events.WorkerReady) -> None:
+        for each in self._workers.values():
+            if each.worker == event.worker:
+                each.device = event.device
+
+    def _worker_exited(self, event: events.WorkerExited) -> None:
+        for each in self._workers.values():
+            if each.worker == event.worker:
+                each.device = None
+
+    def _model_loaded(self, event: events.ModelLoaded) -> None:
+        each = self._models[event.model]
+        each.version, each.broken = event.version, None
+
+    def _model_failed(self, event: events.ModelFailed) -> None:
+        self._models[event.model].broken = event.failure.message
+
+    def _model_probed(self, event: events.ModelProbed) -> None:
+        self._models[event.model].broken = None
+
+    def _drain(self, _event: events.Drain) -> None:
+        self._phase = "draining"
+
+    def _stop(self, _action: actions.Stop) -> None:
+        self._phase = "stopped"

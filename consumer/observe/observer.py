@@ -1,0 +1,37 @@
+"""The one way in which the supervisor's loop shows what happens to whoever watches.
+
+Owns the protocol and the snapshot of what no single event tells. Must not know who watches.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer.core.actions import Action
+from consumer.core.events import Event
+from consumer.core.types import TopicPartition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Levels at one moment, published by the loop about once a second."""
+
+    in_flight_records: int
+    """Records admitted and not yet resolved."""
+    in_flight_bytes: int
+    """Their payload bytes."""
+    lag: Mapping[TopicPartition, int]
+    """Records between each assigned partition's watermark and its end; partitions whose end is unknown are left out."""
+
+
+class Observer(Protocol):
+    """Watches the loop from inside it: cheap per chunk, never per record, and never raising."""
+
+    def observe(self, event: Event) -> None:
+        """Take note of a fact before the core has seen it."""
+
+    def observe_action(self, action: Action) -> None:
+        """Take note of what the core asked for, before it is performed."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Take note of the levels of the moment."""

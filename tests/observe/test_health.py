@@ -1,0 +1,120 @@
+import pytest
+
+from consumer.core import actions, events
+from consumer.core.types import Disposition, Failure, TopicPartition, WorkerId
+from consumer.observe.health import Health
+from consumer.observe.observer import Snapshot
+from tests.observe.clock import Clock
+
+P0 = TopicPartition("requests", 0)
+BROKEN = Failure("model-unavailable", "RuntimeError", "weights are gone", Disposition.UNAVAILABLE)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give a clock that stands still."""
+    return Clock()
+
+
+@pytest.fixture
+def ready(clock: Clock) -> Health:
+    """Give the health of a program that has come up with two workers."""
+    health = Health(["fraud", "intent"], stalled_s=5.0, clock=clock)
+    health.observe(events.Assigned({P0: events.Position(None)}))
+    for slot in range(2):
+        health.observe_action(actions.Spawn(slot, WorkerId(slot)))
+        health.observe(events.WorkerReady(WorkerId(slot), "cpu"))
+    return health
+
+
+def test_it_is_not_ready_before_it_has_joined_and_its_workers_are_up(clock: Clock) -> None:
+    """Readiness names each thing that is still missing, and comes with the last of them."""
+    health = Health(["fraud"], stalled_s=5.0, clock=clock)
+    assert health.not_ready() == ["the consumer group is not joined yet", "0 of 0 workers are up"]
+    health.observe_action(actions.Spawn(0, WorkerId(1)))
+    health.observe_action(actions.Spawn(1, WorkerId(2)))
+    health.observe(events.WorkerReady(WorkerId(1), "cpu"))
+    assert health.not_ready() == ["the consumer group is not joined yet", "1 of 2 workers are up"]
+    health.observe(events.WorkerReady(WorkerId(2), "cpu"))
+    health.observe(events.Assigned({}))
+    assert health.not_ready() == []
+
+
+def test_it_lives_while_its_loop_turns(ready: Health, clock: Clock) -> None:
+    """A loop that stands still for longer than allowed is told, and the next turn heals it."""
+    clock.now += 5.0
+    assert ready.stalled() is None
+    clock.now += 1.0
+    assert ready.stalled() == "the supervisor's loop has not turned for 6 s"
+    assert ready.not_ready() == ["the supervisor's loop has not turned for 6 s"]
+    ready.turned()
+    assert ready.stalled() is None
+
+
+def test_a_dead_worker_ends_readiness_until_its_successor_is_up(ready: Health) -> None:
+    """A restarted slot is one restart more, and late news of its dead worker does not revive it."""
+    ready.observe(events.WorkerExited(WorkerId(1), -9))
+    assert ready.not_ready() == ["1 of 2 workers are up"]
+    ready.observe_action(actions.Spawn(1, WorkerId(7)))
+    ready.observe(events.WorkerReady(WorkerId(1), "cpu"))
+    assert ready.not_ready() == ["1 of 2 workers are up"]
+    ready.observe(events.WorkerReady(WorkerId(7), "cpu"))
+    assert ready.not_ready() == []
+    assert [worker["restarts"] for worker in ready.status()["workers"]] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "healed", [events.ModelProbed(WorkerId(0), "fraud"), events.ModelLoaded(WorkerId(0), "fraud", "v2", 0.1)]
+)
+def test_a_broken_model_ends_readiness_until_it_works_again(ready: Health, healed: events.Event) -> None:
+    """An open breaker is named with its cause, and closed by a probe or a new load."""
+    ready.observe(events.ModelFailed(WorkerId(0), "fraud", BROKEN))
+    assert ready.not_ready() == ["model 'fraud' is broken: weights are gone"]
+    ready.observe(healed)
+    assert ready.not_ready() == []
+
+
+def test_draining_is_not_ready_and_still_alive(ready: Health) -> None:
+    """While it drains nothing new should count on it, but nobody should kill it either."""
+    ready.observe(events.Drain())
+    assert ready.not_ready() == ["draining"]
+    assert ready.stalled() is None
+    ready.observe_action(actions.Stop(0, "drained"))
+    assert ready.not_ready() == ["stopped"]
+
+
+def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
+    """The status tells phase, levels, partitions, workers and models as they are."""
+    ready.observe(events.ModelLoaded(WorkerId(0), "fraud", "v1", 0.1))
+    ready.observe(events.ModelFailed(WorkerId(0), "intent", BROKEN))
+    ready.observe_action(actions.Pause([P0]))
+    ready.publish(Snapshot(in_flight_records=3, in_flight_bytes=30, lag={P0: 12}))
+    clock.now += 2.0
+    assert ready.status() == {
+        "phase": "running",
+        "ready": False,
+        "reasons": ["model 'intent' is broken: weights are gone"],
+        "uptime_s": 2.0,
+        "in_flight": {"records": 3, "bytes": 30},
+        "partitions": [{"topic": "requests", "partition": 0, "lag_records": 12, "paused": True}],
+        "workers": [
+            {"slot": 0, "ready": True, "device": "cpu", "restarts": 0},
+            {"slot": 1, "ready": True, "device": "cpu", "restarts": 0},
+        ],
+        "models": [
+            {"id": "fraud", "state": "loaded", "version": "v1", "failure": None},
+            {"id": "intent", "state": "broken", "version": None, "failure": "weights are gone"},
+        ],
+    }
+    ready.observe_action(actions.Resume([P0]))
+    assert ready.status()["partitions"][0]["paused"] is False
+    ready.observe(events.Revoked([P0]))
+    assert ready.status()["partitions"] == []
+
+
+def test_events_that_change_no_state_pass_by(ready: Health) -> None:
+    """The hot path's events and actions leave the status as it is."""
+    before = ready.status()
+    ready.observe(events.Tick())
+    ready.observe_action(actions.Flush())
+    assert ready.status() == before
