@@ -1,0 +1,263 @@
+"""The worker's end of the way to the supervisor.
+
+Owns the outbox (results, shared memory that this side writes) and reads the inbox (chunks). Must not know what a model
+does with a record. Everything here ends with EOFError once the supervisor is gone: a worker without one has no purpose.
+"""
+
+import math
+import os
+import select
+import socket
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import msgpack
+import numpy as np
+import numpy.typing as npt
+
+from consumer.core.types import ChunkId, Failure, ModelId
+from consumer.transport.controls import FromWorker, LoadModel, ProbeModel, decode, encode, pack_failure
+from consumer.transport.ends import WorkerEnds
+from consumer.transport.memory import Ring, create_file, map_file
+from consumer.transport.packets import (
+    ABSENT,
+    ANSWER,
+    CHUNK,
+    PACKET_MAX,
+    ROOM,
+    VARIABLE,
+    WANT_ROOM,
+    AnswerPacket,
+    ChunkPacket,
+    Kind,
+)
+
+Cells: TypeAlias = Sequence[bytes] | npt.NDArray[np.uint8]
+"""A column to send: one bytes object per record, or a `uint8` array of shape (count, width)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Records of one model, numbered from 0 through the whole chunk.
+
+    `buffer`, `lengths` and `offsets` are read-only views of shared memory: valid until the last record of the chunk is
+    answered. What is needed longer, or is given to code that may write to it, has to be copied.
+    """
+
+    chunk: ChunkId
+    model: ModelId
+    buffer: memoryview
+    """All payloads, joined."""
+    lengths: npt.NDArray[np.uint32]
+    """Bytes of each payload."""
+    offsets: npt.NDArray[np.int64]
+    """Source offset of each record."""
+    sources: Sequence[tuple[str, int, int]]
+    """Topic, partition and how many records in a row come from there."""
+    fetched_s: Sequence[tuple[int, float]]
+    """How many records in a row were fetched at that time (monotonic seconds, the same clock in every process)."""
+    content_types: Sequence[str | None] | None
+    """What each record says it is; None where no record says anything."""
+    absent: frozenset[int]
+    """Records without a value (length 0); nearly always empty."""
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self.lengths)
+
+
+class Timing(NamedTuple):
+    """What a batch took."""
+
+    rows: int
+    """Rows of the batch that the answered records were part of."""
+    queue_s: float
+    """From the fetch of its oldest record to its start."""
+    infer_s: float
+
+
+class WorkerEnd:
+    """Receives work, sends answers. One thread receives and answers; `send` may be called from any."""
+
+    def __init__(self, ends: WorkerEnds) -> None:
+        """Map the shared memory; the descriptors are closed, since the mappings need none."""
+        self._socket = ends.socket
+        self._socket.setblocking(True)
+        inbox_size, outbox_size = (os.fstat(file.fd).st_size for file in (ends.inbox, ends.outbox))
+        self._inbox = memoryview(map_file(ends.inbox.fd, inbox_size, is_writable=False))
+        self._outbox = memoryview(map_file(ends.outbox.fd, outbox_size, is_writable=True))
+        ends.inbox.close()
+        ends.outbox.close()
+        self._ring = Ring(outbox_size)
+        self._own_file_min = outbox_size // 2
+        self._stash: deque[Work | LoadModel | ProbeModel] = deque()
+        self._wants_room = False
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def receive(self, timeout_s: float | None) -> Work | LoadModel | ProbeModel | None:
+        """Take the next thing to do; None if there is none within `timeout_s` (None: wait for ever).
+
+        Raises:
+            EOFError: The supervisor is gone.
+        """
+        while not self._stash:
+            if not self._is_readable(timeout_s):
+                return None
+            self._receive_packet()
+        return self._stash.popleft()
+
+    def answer(
+        self,
+        chunk: ChunkId,
+        first: int,
+        values: Cells,
+        keys: Cells | None,
+        failures: Mapping[int, Failure],
+        timing: Timing,
+    ) -> None:
+        """Send the outcomes of the records `first` to `first + len(values)` (exclusive) of a chunk.
+
+        `failures` is by index in the chunk; where it names a record, its cells are empty (or anything, in an array).
+        Without `keys` the record has none of the worker's making. Waits while the outbox is full, and goes on receiving
+        meanwhile.
+
+        Raises:
+            EOFError: The supervisor is gone.
+        """
+        value_width, value_lengths, values_size = _measure(values)
+        key_width, key_lengths, keys_size = (ABSENT, None, 0) if keys is None else _measure(keys)
+        packed = msgpack.packb({i: pack_failure(failure) for i, failure in failures.items()}) if failures else b""
+        size = values_size + keys_size + len(packed)
+        memory, position, fd = self._take(size)
+        at = 0 if fd is not None else position % len(self._outbox)
+        at = _write(memory, at, values, value_lengths)
+        if keys is not None:
+            at = _write(memory, at, keys, key_lengths)
+        memory[at : at + len(packed)] = packed
+        packet = AnswerPacket(
+            kind=Kind.ANSWER,
+            own_file=fd is not None,
+            chunk=chunk,
+            first=first,
+            records=len(values),
+            position=position,
+            value_width=value_width,
+            values_size=values_size,
+            key_width=key_width,
+            keys_size=keys_size,
+            failures_size=len(packed),
+            rows=timing.rows,
+            queue_s=timing.queue_s,
+            infer_s=timing.infer_s,
+        )
+        self._send(ANSWER.pack(*packet), fd)
+
+    def send(self, control: FromWorker) -> None:
+        """Tell the supervisor something.
+
+        Raises:
+            EOFError: The supervisor is gone.
+        """
+        self._send(bytes([Kind.CONTROL]) + encode(control), None)
+
+    def close(self) -> None:
+        """Close the socket: the supervisor takes it as this worker's end."""
+        self._socket.close()
+
+    def _take(self, size: int) -> tuple[memoryview, int, int | None]:
+        """Find a place for an answer: memory, position in the outbox, descriptor where it is a file of its own."""
+        if size > self._own_file_min:
+            fd = create_file(size)
+            return memoryview(map_file(fd, size, is_writable=True)), 0, fd
+        while (position := self._ring.take(size)) is None:
+            if not self._wants_room:
+                self._send(WANT_ROOM, None)
+                self._wants_room = True
+            self._receive_packet()
+        return self._outbox, position, None
+
+    def _is_readable(self, timeout_s: float | None) -> bool:
+        # poll() counts whole milliseconds: rounded up, since a wait of 0 ms in a loop would burn the core.
+        return bool(self._poll.poll(None if timeout_s is None else math.ceil(1e3 * max(timeout_s, 0.0))))
+
+    def _receive_packet(self) -> None:
+        """Receive one packet, waiting for it, and stash what it asks for."""
+        try:
+            packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_MAX, 1)
+        except ConnectionError:
+            packet, fds = b"", []
+        if not packet:
+            raise EOFError("the supervisor is gone")
+        kind = packet[0]
+        if kind == Kind.CHUNK:
+            self._stash.append(self._read_chunk(ChunkPacket(*CHUNK.unpack(packet)), fds))
+        elif kind == Kind.ROOM:
+            self._wants_room = False
+            self._ring.free(ROOM.unpack(packet)[1])
+        else:
+            control = decode(packet[1:])
+            assert isinstance(control, LoadModel | ProbeModel)
+            self._stash.append(control)
+
+    def _read_chunk(self, packet: ChunkPacket, fds: Sequence[int]) -> Work:
+        self._ring.free(packet.room)
+        columns = 12 * packet.records
+        payloads = columns + packet.header_size
+        if packet.own_file:
+            whole = memoryview(map_file(fds[0], payloads + packet.size, is_writable=False))
+            os.close(fds[0])
+        else:
+            whole = self._inbox[packet.start : packet.start + payloads + packet.size]
+        model, runs, absent, content_types = msgpack.unpackb(whole[columns:payloads])
+        return Work(
+            chunk=ChunkId(packet.chunk),
+            model=model,
+            buffer=whole[payloads:],
+            lengths=np.frombuffer(whole, np.uint32, packet.records, 8 * packet.records),
+            offsets=np.frombuffer(whole, np.int64, packet.records),
+            sources=[(topic, partition, count) for topic, partition, count, _ in runs],
+            fetched_s=[(count, fetched_s) for _, _, count, fetched_s in runs],
+            content_types=content_types,
+            absent=frozenset(absent),
+        )
+
+    def _send(self, packet: bytes, fd: int | None) -> None:
+        """Send a packet, waiting while the socket is full: the supervisor empties it whenever its loop turns."""
+        try:
+            if fd is None:
+                self._socket.send(packet)
+            else:
+                socket.send_fds(self._socket, [packet], [fd])
+        except ConnectionError:
+            raise EOFError("the supervisor is gone") from None
+        finally:
+            if fd is not None:
+                os.close(fd)
+
+
+def _measure(cells: Cells) -> tuple[int, npt.NDArray[np.uint32] | None, int]:
+    """Width, lengths where they differ, and size of a column."""
+    if isinstance(cells, np.ndarray):
+        assert cells.dtype == np.uint8, "a column of bytes, one row per record"
+        _, width = cells.shape
+        return width, None, cells.size
+    lengths = np.fromiter(map(len, cells), np.uint32, len(cells))
+    if len(cells) and bool((lengths == lengths[0]).all()):
+        return int(lengths[0]), None, int(lengths[0]) * len(cells)
+    return VARIABLE, lengths, 4 * len(cells) + int(lengths.sum(dtype=np.int64))
+
+
+def _write(memory: memoryview, at: int, cells: Cells, lengths: npt.NDArray[np.uint32] | None) -> int:
+    """Write a column and return where it ends."""
+    if lengths is not None:
+        memory[at : at + lengths.nbytes] = lengths.tobytes()
+        at += lengths.nbytes
+    if isinstance(cells, np.ndarray):
+        np.frombuffer(memory, np.uint8, cells.size, at).reshape(cells.shape)[:] = cells
+        return at + cells.size
+    joined = b"".join(cells)
+    memory[at : at + len(joined)] = joined
+    return at + len(joined)
