@@ -1,0 +1,87 @@
+"""The errors an operator can meet, and the exit codes they end the program with.
+
+Owns one small hierarchy. Each class carries its `reason`, a slug that logs and metrics use as it is, and its
+`exit_code`, should it reach the command line. What goes wrong with a single record is no exception here but a value, a
+`core.types.Failure`: it becomes a dead letter, never the end of the program. What a programmer did wrong is an
+`assert`. Must not know who raises or who reports; imports nothing of the package.
+
+    ConsumerError            failed                    1   base; raised only through its subclasses
+      ConfigError            bad-configuration         2   before anything is consumed
+      ModelError             model-unavailable         2   a model cannot be loaded, or is refused as it is
+      WorkerBootError        worker-boot-failed        3   a worker that a restart would not help
+      BrokerError            broker-refused            4   unknown topic, refused login, missing permission
+      ClientError            client-failed             5   the Kafka client is broken for good
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What the program tells the shell that started it."""
+
+    OK = 0
+    FAILED = 1
+    CONFIG = 2
+    WORKER_BOOT = 3
+    BROKER = 4
+    CLIENT = 5
+    INTERRUPTED = 130
+    """A second SIGINT ended it at once."""
+    TERMINATED = 143
+    """A second SIGTERM ended it at once."""
+
+
+class ConsumerError(Exception):
+    """An operating error: one clear line that says what to do, without a payload and without a traceback."""
+
+    reason: ClassVar[str] = "failed"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+
+class ConfigError(ConsumerError):
+    """The configuration cannot be used: every problem at once, one line each.
+
+    Args:
+        problems: Lines that name the key, its value and what is allowed.
+    """
+
+    reason = "bad-configuration"
+    exit_code = ExitCode.CONFIG
+
+    def __init__(self, *problems: str) -> None:
+        assert problems, "a configuration error names at least one problem"
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        """Put one problem on each line."""
+        return "\n".join(self.problems)
+
+
+class ModelError(ConsumerError):
+    """A model cannot be loaded, or is refused as it is; the others are served."""
+
+    reason = "model-unavailable"
+    exit_code = ExitCode.CONFIG
+
+
+class WorkerBootError(ConsumerError):
+    """A worker cannot boot, and would not if it were started again."""
+
+    reason = "worker-boot-failed"
+    exit_code = ExitCode.WORKER_BOOT
+
+
+class BrokerError(ConsumerError):
+    """The broker refuses what the program needs: a topic, a login, a permission."""
+
+    reason = "broker-refused"
+    exit_code = ExitCode.BROKER
+
+
+class ClientError(ConsumerError):
+    """The Kafka client met an error that it says is fatal: only a new process goes on."""
+
+    reason = "client-failed"
+    exit_code = ExitCode.CLIENT
