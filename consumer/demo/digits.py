@@ -21,7 +21,8 @@ class Digits:
     @property
     def is_training(self) -> npt.NDArray[np.bool_]:
         """Tell the images that training sees: every other one, so that all writers and digits are on both sides."""
-        return np.arange(len(self.labels)) % 2 == 0
+        flags: npt.NDArray[np.bool_] = np.arange(len(self.labels)) % 2 == 0
+        return flags
 
 
 def load_digits() -> Digits:

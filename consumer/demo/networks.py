@@ -29,9 +29,7 @@ class Mlp(nn.Module):
 
     def __init__(self, hidden: int = 64) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(), nn.Linear(SIDE * SIDE, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES)
-        )
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, hidden), nn.ReLU(), nn.Linear(hidden, CLASSES))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Score images: FP32 (rows, 8, 8), pixels from 0 to 1 -> FP32 (rows, 10)."""

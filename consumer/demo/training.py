@@ -39,7 +39,7 @@ def train(network: nn.Module, digits: Digits, epochs: int) -> float:
     network.eval()
     with torch.inference_mode():
         right = network(images[~chosen]).argmax(1) == labels[~chosen]
-    return right.float().mean().item()
+    return float(right.float().mean())
 
 
 def save_linear(network: nn.Module, path: Path) -> None:
@@ -82,7 +82,8 @@ def train_all(directory: Path) -> None:
         unfinished.chmod(0o644)  # safetensors writes for the owner alone; a container's user reads it too
         unfinished.replace(directory / file)
         print(  # noqa: T201 - this is a program, and these are its results
-            f"{file}: {accuracy:.1%} of the images it never saw, trained in {time.monotonic() - start_s:.1f} s", flush=True
+            f"{file}: {accuracy:.1%} of the images it never saw, trained in {time.monotonic() - start_s:.1f} s",
+            flush=True,
         )
 
 

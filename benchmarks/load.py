@@ -1,0 +1,68 @@
+"""The records of the benchmarks: requests for the 784-32-10 network, written to a topic before anything is measured.
+
+Owns how they are made quickly: one request is encoded by `schemas`, and its id and tensor are overwritten in copies of
+its bytes, which gives the same bytes as to encode each.
+"""
+
+import uuid
+from collections.abc import Iterator
+
+import numpy as np
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.network import PIXELS
+from schemas.codecs import MSGPACK, encode_request
+from schemas.records import Request
+from schemas.tensors import Tensor
+
+MODEL = "mlp"
+PARTITIONS = 4
+IMAGES = 4_096
+"""Different images; they repeat after that."""
+
+
+def requests(count: int) -> Iterator[bytes]:
+    """Make requests of 3.2 KB, msgpack, each with an id of 32 characters of its own."""
+    images = np.random.default_rng(0).random((IMAGES, PIXELS), dtype=np.float32)
+    name = uuid.uuid4().hex
+    template = encode_request(Request(name, (Tensor("image", "FP32", (PIXELS,), images[0]),), {}), MSGPACK)
+    id_at, image_at = template.index(name.encode()), template.index(images[0].tobytes())
+    image_bytes = [image.tobytes() for image in images]
+    value = bytearray(template)
+    for number in range(count):
+        image = image_bytes[number % IMAGES]
+        value[id_at : id_at + len(name)] = uuid.uuid4().hex.encode()
+        value[image_at : image_at + len(image)] = image
+        yield bytes(value)
+
+
+def create_topic(bootstrap: str, name: str) -> None:
+    """Create a topic of as many partitions as every topic here has, and wait for it."""
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for created in admin.create_topics([NewTopic(name, PARTITIONS, 1)]).values():
+        created.result(30)
+
+
+def load(bootstrap: str, topic: str, count: int) -> None:
+    """Create a topic and fill it, evenly over its partitions."""
+    create_topic(bootstrap, topic)
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "batch.size": 1_000_000,
+            "queue.buffering.max.messages": 200_000,
+        }
+    )
+    for number, value in enumerate(requests(count)):
+        while True:
+            try:
+                producer.produce(topic, value, key=MODEL, partition=number % PARTITIONS)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    if producer.flush(60):
+        message = f"{topic} could not be filled"
+        raise RuntimeError(message)

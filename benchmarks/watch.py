@@ -1,0 +1,138 @@
+"""What a run did, seen from outside: results in their topic, committed offsets, CPU and memory of each process.
+
+Owns the measurement and nothing of what is measured: the same for the loops and for the program, from the first result
+to the last, so that the start of an interpreter or a group join counts for none of them.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import psutil
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined] # public, but not in __all__
+
+SAMPLE_S = 0.02
+STALL_S = 60.0
+
+
+class StalledError(Exception):
+    """Nothing moved for so long that the run failed."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """CPU seconds so far and the largest resident set (bytes) of each process, by its role."""
+
+    cpu_s: dict[str, float] = field(default_factory=dict)
+    peak_rss: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Measurement:
+    """One run."""
+
+    records: int
+    seconds: float
+    cpu_us: dict[str, float]
+    """CPU microseconds per record, user and system, by role; the broker's is `broker`."""
+    peak_mb: dict[str, float]
+    commit_lag_s: float
+    """From the last result delivered to the last offset committed."""
+
+    @property
+    def records_per_s(self) -> float:
+        """Results delivered a second."""
+        return self.records / self.seconds
+
+
+@dataclass(slots=True)
+class Topics:
+    """A cluster's offsets, asked for by one client that is kept."""
+
+    bootstrap: str
+    admin: AdminClient = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Connect."""
+        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
+
+    def delivered(self, topic: str, partitions: int) -> int:
+        """Count a new topic's records by its end offsets."""
+        asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(partitions)}
+        return sum(answer.result(10).offset for answer in self.admin.list_offsets(asked).values())
+
+    def committed(self, group: str, topic: str, partitions: int) -> int:
+        """Sum a group's committed offsets."""
+        asked = [TopicPartition(topic, number) for number in range(partitions)]
+        (answer,) = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)]).values()
+        return sum(max(each.offset, 0) for each in answer.result(10).topic_partitions)
+
+
+def use(pid: int, broker_pid: int | None, usage: Usage) -> Usage:
+    """Sample a run's processes; `usage` carries the peaks on."""
+    root = psutil.Process(pid)
+    roles = {pid: "supervisor"} | {child.pid: "workers" for child in root.children(recursive=True)}
+    if broker_pid is not None:
+        roles[broker_pid] = "broker"
+    sampled = Usage(peak_rss=usage.peak_rss)
+    resident: dict[str, int] = {}
+    for each, role in roles.items():
+        try:
+            process = psutil.Process(each)
+            times, memory = process.cpu_times(), process.memory_info()
+        except psutil.NoSuchProcess:
+            continue
+        sampled.cpu_s[role] = sampled.cpu_s.get(role, 0.0) + times.user + times.system
+        resident[role] = resident.get(role, 0) + memory.rss
+    for role, size in resident.items():
+        sampled.peak_rss[role] = max(sampled.peak_rss.get(role, 0), size)
+    return sampled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is watched."""
+
+    pid: int
+    broker_pid: int | None
+    group: str
+    source: str
+    target: str
+    partitions: int
+    count: int
+
+
+def watch(topics: Topics, subject: Subject) -> Measurement:
+    """Follow a run from its first result until all are delivered and committed.
+
+    Raises:
+        StalledError: nothing was delivered for a minute, or the process is gone.
+    """
+    usage, before = Usage(), Usage()
+    first_at_s = first = delivered = 0.0
+    moved_at_s = time.monotonic()
+    while delivered < subject.count:
+        seen, now_s = topics.delivered(subject.target, subject.partitions), time.monotonic()
+        usage = use(subject.pid, subject.broker_pid, usage)
+        if not delivered and seen:
+            first, first_at_s, before = seen, now_s, usage
+        moved_at_s = now_s if seen > delivered else moved_at_s
+        delivered = seen
+        if now_s - moved_at_s > STALL_S:
+            message = f"{delivered:.0f} of {subject.count} results, then none for {STALL_S:.0f} s"
+            raise StalledError(message)
+        time.sleep(SAMPLE_S)
+    last_at_s = time.monotonic()
+    while topics.committed(subject.group, subject.source, subject.partitions) < subject.count:
+        if time.monotonic() - last_at_s > STALL_S:
+            message = f"all {subject.count} results are delivered, but the offsets are not committed"
+            raise StalledError(message)
+        time.sleep(SAMPLE_S)
+    records = round(delivered - first)
+    return Measurement(
+        records=records,
+        seconds=moved_at_s - first_at_s,
+        cpu_us={role: 1e6 * (used - before.cpu_s.get(role, 0.0)) / records for role, used in usage.cpu_s.items()},
+        peak_mb={role: size / 1e6 for role, size in usage.peak_rss.items()},
+        commit_lag_s=time.monotonic() - last_at_s,
+    )
