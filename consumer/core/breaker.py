@@ -3,9 +3,9 @@
 Owns one model's breaker: closed, open, or probing. Must not know what a probe is, who answers it, or what waits.
 
 Theory of operation. A closed breaker lets everything pass. A failure opens it for a pause that doubles with each
-failure in a row, up to a cap. When the pause is over one attempt is made, and the breaker is probing until that attempt
-succeeds (closed, and the pause is short again) or fails (open, and the pause is longer). While it is not closed, nothing
-but that attempt reaches the model, so that a broken model costs the others one attempt per pause.
+failure in a row, up to a cap. When the pause is over one attempt is made, and the breaker is probing until the attempt
+succeeds (closed, and the pause is short again) or fails (open, and the pause is longer). While it is not closed,
+nothing but the attempt reaches the model, so that a broken model costs the others one attempt per pause.
 
            fail                  attempt, once due
     CLOSED -----> OPEN ---------------------------> PROBING
