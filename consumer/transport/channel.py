@@ -225,7 +225,9 @@ class Channel:
 
         Its runs' `values` must not be read any more.
         """
-        sent = self._chunks[chunk]
+        sent = self._chunks.get(chunk)
+        if sent is None:
+            return  # the worker was gone when it was to be sent
         sent.is_released = True
         for values in sent.values:
             values.forget()

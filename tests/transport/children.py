@@ -1,14 +1,9 @@
 """What the tests start as workers: small programs around a WorkerEnd, importable by the spawned process."""
 
-import os
-import signal
-import time
-from itertools import count
-
 import numpy as np
 
 from consumer.core.types import Failure
-from consumer.transport.controls import Broken, LoadModel, Loaded, Probed, ProbeModel, Ready
+from consumer.transport.controls import Broken, Loaded, LoadModel, Probed, ProbeModel, Ready
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.worker_end import Timing, Work, WorkerEnd
 
