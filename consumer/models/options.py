@@ -1,0 +1,95 @@
+"""What the configuration says about one model.
+
+Owns the options and the checks that one model's options can make among themselves; contradicting ones are a
+ValueError. Must not know files, torch, or the other models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt
+
+from consumer.models.signature import Signature, TensorSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """One model: where it comes from, what it takes and gives, how its records are batched."""
+
+    id: str
+    """The model's ID, as records name it."""
+    path: str | None = None
+    """The model's file: TorchScript, an exported program (.pt2), or safetensors weights together with `factory`."""
+    factory: str | None = None
+    """`package.module:name` of a function or class that makes the model."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Keyword arguments for the factory."""
+    preprocess: str | None = None
+    """`package.module:name` of a function that turns one record's inputs into the model's inputs."""
+    postprocess: str | None = None
+    """`package.module:name` of a function that turns one record's outputs into the result's outputs."""
+    inputs: tuple[TensorSpec, ...] | None = None
+    """The tensors that one example consists of; read from the file where it carries them."""
+    outputs: tuple[TensorSpec, ...] | None = None
+    """The tensors that one example's result consists of; renames the model's own outputs."""
+    version: str | None = None
+    """The version that results carry; by default the first 12 hex digits of the file's SHA-256."""
+    warmup: str | None = None
+    """A file with one record (msgpack or JSON) to warm the model up with, instead of zeros."""
+    batch: bool = True
+    """Whether axis 0 of the model's tensors is rows; false means one record a call, tensors as sent."""
+    reproducible: bool = True
+    """Whether equal inputs give equal outputs, which the warm-up then checks."""
+    finite: bool = False
+    """Whether NaN and infinity in the inputs are refused."""
+    rows_max: Annotated[int, Ge(1)] = 256
+    """Most rows of a batch."""
+    bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
+    """Most payload bytes of a batch."""
+    delay_ms_max: Annotated[float, Ge(0)] = 2.0
+    """Longest wait of an idle worker for more records of a batch, in milliseconds."""
+    failures_max: Annotated[int, Ge(1)] = 3
+    """Consecutive batches without one answered record after which the model is probed."""
+    preload: bool = False
+    """Whether workers load the model when they start, instead of when its first record arrives."""
+    workers: tuple[Annotated[int, Ge(0)], ...] | None = None
+    """The worker slots that serve the model; by default all of them."""
+    weight: Annotated[float, Gt(0)] = 1.0
+    """The model's share of the workers' time, relative to the other models' weights."""
+    on_hold: Literal["dead-letter", "wait"] = "dead-letter"
+    """What becomes of the oldest records of a broken model once they fill a partition's window."""
+    probe_backoff_s: Annotated[float, Gt(0)] = 1.0
+    """Wait before a broken model is probed for the first time, in seconds."""
+    probe_backoff_s_max: Annotated[float, Gt(0)] = 60.0
+    """Longest wait between two probes of a broken model, in seconds."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself."""
+        if not self.id:
+            raise ValueError("id: a model needs an ID of at least one character")
+        if self.path is None and self.factory is None:
+            raise ValueError("path: give path, factory or both")
+        if self.arguments and self.factory is None:
+            raise ValueError("arguments: go to factory, which is missing")
+        for key, name in (
+            ("factory", self.factory),
+            ("preprocess", self.preprocess),
+            ("postprocess", self.postprocess),
+        ):
+            if name is not None and not _is_object_name(name):
+                raise ValueError(f"{key}: {name!r} is not of the form package.module:name")
+        if self.workers is not None and not self.workers:
+            raise ValueError("workers: name at least one worker slot, or leave the key out")
+        if self.probe_backoff_s > self.probe_backoff_s_max:
+            raise ValueError(
+                f"probe_backoff_s: {self.probe_backoff_s} is above probe_backoff_s_max ({self.probe_backoff_s_max})"
+            )
+        if self.inputs is not None:
+            Signature(self.inputs, self.outputs)
+
+
+def _is_object_name(name: str) -> bool:
+    """Tell whether a name has the form `package.module:name`."""
+    module, colon, attribute = name.partition(":")
+    return colon == ":" and all(part.isidentifier() for part in (*module.split("."), *attribute.split(".")))
