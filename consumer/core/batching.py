@@ -1,0 +1,195 @@
+"""When a batch is due, and which records go into it.
+
+Owns the records of each model that wait for the device of one worker. Must not know what a record holds or how a batch
+is run: it counts rows and bytes, and cuts.
+
+Theory of operation. Records arrive in *lots*, many at a time, and leave in batches of at most `rows_max` rows and
+`bytes_max` bytes. A batch is a list of *parts*, each a stretch of one lot, so nothing is done per record but to add up
+columns. A record that alone exceeds a limit is a batch of its own; whoever runs it divides it.
+
+The device is never kept waiting for company while there is something to do (work-conserving): as soon as it is free,
+what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
+was idle when the first record came waits for more, until the batch is full or its oldest record is `delay_ms_max` old.
+Between models the one whose oldest record came first is next, so none is kept waiting by a busier one for longer than
+the batches that were there before.
+"""
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Annotated, Generic, NamedTuple, TypeVar
+
+from annotated_types import Ge
+
+from consumer.core.types import ModelId
+
+Item = TypeVar("Item")
+"""What the caller holds a lot's records in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How large a batch gets, and how long an idle device waits for it."""
+
+    rows_max: Annotated[int, Ge(1)] = 256
+    """Rows of one batch at most."""
+    bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
+    """Payload bytes of one batch at most."""
+    delay_ms_max: Annotated[float, Ge(0)] = 2.0
+    """Milliseconds that an idle device waits for a batch to fill; 0 takes every record at once."""
+
+
+class Part(NamedTuple, Generic[Item]):
+    """The records `first` up to `stop` (exclusive) of a lot."""
+
+    item: Item
+    first: int
+    stop: int
+
+
+@dataclass(slots=True)
+class _Lot(Generic[Item]):
+    """Records that came together, less those that were taken."""
+
+    item: Item
+    sizes: Sequence[int]
+    rows: Sequence[int] | None
+    """None where every record is one row."""
+    added_s: float
+    first: int
+    rows_left: int
+    size_left: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether all records were taken."""
+        return self.first == len(self.sizes)
+
+    def fitting(self, rows_max: int, bytes_max: int) -> int:
+        """Count the records at the front that fit into this many rows and bytes."""
+        count = len(self.sizes) - self.first
+        if self.rows_left > rows_max:
+            if self.rows is None:
+                count = rows_max
+            else:
+                count = bisect_right(list(accumulate(self.rows[self.first :])), rows_max)
+        if self.size_left > bytes_max:
+            count = bisect_right(list(accumulate(self.sizes[self.first : self.first + count])), bytes_max)
+        return count
+
+    def advance(self, count: int) -> tuple[int, int]:
+        """Take `count` records off the front; say how many rows and bytes they have."""
+        stop = self.first + count
+        rows = count if self.rows is None else sum(self.rows[self.first : stop])
+        size = sum(self.sizes[self.first : stop])
+        self.first = stop
+        self.rows_left -= rows
+        self.size_left -= size
+        return rows, size
+
+
+class Batcher(Generic[Item]):
+    """The records of one model that wait for the device."""
+
+    def __init__(self, options: BatchOptions) -> None:
+        self._options = options
+        self._lots: deque[_Lot[Item]] = deque()
+        self.rows = 0
+        """Rows that wait."""
+        self.size = 0
+        """Payload bytes that wait."""
+
+    @property
+    def oldest_s(self) -> float | None:
+        """When the record that has waited longest was added; None if nothing waits."""
+        return self._lots[0].added_s if self._lots else None
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether as much waits as a batch can take."""
+        return self.rows >= self._options.rows_max or self.size >= self._options.bytes_max
+
+    @property
+    def due_at_s(self) -> float | None:
+        """When an idle device takes a batch, if nothing more comes; None if nothing waits."""
+        if not self._lots:
+            return None
+        oldest_s = self._lots[0].added_s
+        return oldest_s if self.is_full else oldest_s + self._options.delay_ms_max / 1000
+
+    def add(self, item: Item, sizes: Sequence[int], now: float, rows: Sequence[int] | None = None) -> None:
+        """Let records wait.
+
+        Args:
+            item: What holds them; parts of it come back.
+            sizes: The payload bytes of each.
+            now: Monotonic seconds.
+            rows: The rows of each, if known and not 1.
+        """
+        if not sizes:
+            return
+        size = sum(sizes)
+        rows_sum = len(sizes) if rows is None else sum(rows)
+        self._lots.append(_Lot(item, sizes, rows, now, 0, rows_sum, size))
+        self.rows += rows_sum
+        self.size += size
+
+    def is_due(self, now: float, *, is_idle: bool) -> bool:
+        """Tell whether a batch should be taken; `is_idle` says that the device had nothing to do before."""
+        due_at_s = self.due_at_s
+        return due_at_s is not None and (not is_idle or now >= due_at_s)
+
+    def take(self) -> list[Part[Item]]:
+        """Take the records of one batch, oldest first: as many as fit, and at least one if any waits."""
+        parts: list[Part[Item]] = []
+        rows_left, bytes_left = self._options.rows_max, self._options.bytes_max
+        while self._lots:
+            lot = self._lots[0]
+            count = lot.fitting(rows_left, bytes_left) or (0 if parts else 1)
+            if not count:
+                break
+            parts.append(Part(lot.item, lot.first, lot.first + count))
+            rows, size = lot.advance(count)
+            rows_left -= rows
+            bytes_left -= size
+            self.rows -= rows
+            self.size -= size
+            if lot.is_empty:
+                self._lots.popleft()
+        return parts
+
+
+class Batchers(Generic[Item]):
+    """The batchers of all models of one worker, and the choice between them."""
+
+    def __init__(self) -> None:
+        self._batchers: dict[ModelId, Batcher[Item]] = {}
+
+    def open(self, model: ModelId, options: BatchOptions) -> Batcher[Item]:
+        """Begin to batch records of a model."""
+        batcher = self._batchers[model] = Batcher(options)
+        return batcher
+
+    def __getitem__(self, model: ModelId) -> Batcher[Item]:
+        """Find a model's batcher."""
+        return self._batchers[model]
+
+    def __contains__(self, model: object) -> bool:
+        """Tell whether records of a model are batched."""
+        return model in self._batchers
+
+    @property
+    def due_at_s(self) -> float | None:
+        """When an idle device takes the next batch, if nothing more comes; None if nothing waits."""
+        return min((at for batcher in self._batchers.values() if (at := batcher.due_at_s) is not None), default=None)
+
+    def next_due(self, now: float, *, is_idle: bool) -> ModelId | None:
+        """Choose the model whose batch is taken now: of those that are due, the one with the oldest record."""
+        best, best_s = None, 0.0
+        for model, batcher in self._batchers.items():
+            oldest_s = batcher.oldest_s
+            if oldest_s is not None and batcher.is_due(now, is_idle=is_idle) and (best is None or oldest_s < best_s):
+                best, best_s = model, oldest_s
+        return best
