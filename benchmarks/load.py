@@ -26,7 +26,7 @@ def requests(count: int) -> Iterator[bytes]:
     """Make requests of 3.2 KB, msgpack, each with an id of 32 characters of its own."""
     images = np.random.default_rng(0).random((IMAGES, PIXELS), dtype=np.float32)
     name = uuid.uuid4().hex
-    template = encode_request(Request(name, (Tensor("image", "FP32", (PIXELS,), images[0]),), {}), MSGPACK)
+    template = encode_request(Request(name, (Tensor.of("image", images[0]),)), MSGPACK)
     id_at, image_at = template.index(name.encode()), template.index(images[0].tobytes())
     image_bytes = [image.tobytes() for image in images]
     value = bytearray(template)
