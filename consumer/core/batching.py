@@ -71,10 +71,8 @@ class _Lot(Generic[Item]):
         """Count the records at the front that fit into this many rows and bytes."""
         count = len(self.sizes) - self.first
         if self.rows_left > rows_max:
-            if self.rows is None:
-                count = rows_max
-            else:
-                count = bisect_right(list(accumulate(self.rows[self.first :])), rows_max)
+            rows = self.rows
+            count = max(rows_max, 0) if rows is None else bisect_right(list(accumulate(rows[self.first :])), rows_max)
         if self.size_left > bytes_max:
             count = bisect_right(list(accumulate(self.sizes[self.first : self.first + count])), bytes_max)
         return count
