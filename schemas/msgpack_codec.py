@@ -1,11 +1,5 @@
-"""The maps of the Open Inference Protocol V2 in msgpack: data is written as raw bytes, and read raw, flat or nested.
+"""The maps of Open Inference Protocol V2 in msgpack: data is written as raw bytes, and read raw, flat or nested."""
 
-Results of one shape have one length where their texts have: the whole numbers among the parameters are written at full
-width, so that a batch of results can be written, and read, as a table.
-"""
-
-import struct
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgpack
@@ -20,12 +14,6 @@ from schemas.tensors import Tensor
 _SIZE_UNCOUNTED: Final = 1024 * 1024
 """Up to this size a value's lists and maps are not counted: there are no more of them than it has bytes."""
 
-_pack: Final = msgpack.packb
-_unpack: Final = msgpack.unpackb
-_UNSIGNED: Final = struct.Struct(">BQ").pack
-_SIGNED: Final = struct.Struct(">Bq").pack
-_PARAMETERS: Final = msgpack.packb("parameters")
-
 
 class MsgpackCodec:
     """Writes and reads `application/msgpack`."""
@@ -38,26 +26,23 @@ class MsgpackCodec:
         document["inputs"] = [_entry(tensor) for tensor in request.inputs]
         if request.parameters:
             document["parameters"] = dict(request.parameters)
-        try:
-            return _pack(document)
-        except (TypeError, OverflowError) as error:
-            raise ValueError(f"a parameter is not msgpack: {error}") from None
+        return _dump(document)
 
     def decode_request(self, value: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Request:
         """Read a request."""
         return request_of(_load(value, limits), limits)
 
     def encode_result(self, result: Result) -> bytes:
-        """Write a result: always the same five fields in the same order."""
-        head = _pack(
+        """Write a result: the same five fields in the same order, whatever they hold."""
+        return _dump(
             {
                 "id": result.id,
                 "model_name": result.model_name,
                 "model_version": result.model_version,
                 "outputs": [_entry(tensor) for tensor in result.outputs],
+                "parameters": dict(result.parameters),
             }
         )
-        return b"\x85" + head[1:] + _parameters(result.parameters)
 
     def decode_result(self, value: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Result:
         """Read a result."""
@@ -98,7 +83,7 @@ def _load(value: bytes | bytearray | memoryview, limits: Limits) -> object:
             raise RecordError(Reason.TOO_LARGE, f"a value of {size} bytes, at most {limits.size_max} are taken")
         hook = _Counter(limits.containers_max).count
     try:
-        return _unpack(value, object_hook=hook, list_hook=hook, ext_hook=_no_extension)
+        return msgpack.unpackb(value, object_hook=hook, list_hook=hook, ext_hook=_no_extension)
     except msgpack.ExtraData:
         raise RecordError(Reason.UNREADABLE, "bytes follow the msgpack map") from None
     except _TooManyError:
@@ -118,33 +103,25 @@ def _load(value: bytes | bytearray | memoryview, limits: Limits) -> object:
 
 def _plain(error: ValueError) -> str:
     """Say in our words what the parser refused (its messages may quote the value)."""
-    if "incomplete" in str(error):
-        return "the msgpack value is truncated"
-    if "map key" in str(error):
+    text = str(error)
+    if "map key" in text:
         return "a msgpack map has a key that is not a string"
-    return "the msgpack value has an extension type or a count that is not allowed"
+    if "extension type" in text or "nanoseconds" in text:
+        return "the msgpack value has an extension type, which no record has"
+    return "the msgpack value is truncated"
+
+
+def _dump(document: dict[str, Any]) -> bytes:
+    """Write a document."""
+    try:
+        packed: bytes = msgpack.packb(document)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"a parameter is not msgpack: {error}") from None
+    return packed
 
 
 def _entry(tensor: Tensor) -> dict[str, Any]:
     """Give a tensor as msgpack has it."""
     tensor.check()
-    data = tensor.data
-    return {
-        "name": tensor.name,
-        "datatype": tensor.datatype,
-        "shape": tensor.shape,
-        "data": data if type(data) is list else data.data,
-    }
-
-
-def _parameters(parameters: Mapping[str, Any]) -> bytes:
-    """Write the parameters of a result, whole numbers at full width."""
-    parts = [_PARAMETERS, b"\xde", len(parameters).to_bytes(2, "big")]
-    for name, content in parameters.items():
-        kind = type(content)
-        parts.append(_pack(name))
-        if kind is int:
-            parts.append(_UNSIGNED(0xCF, content) if content >= 0 else _SIGNED(0xD3, content))
-        else:
-            parts.append(_pack(content))
-    return b"".join(parts)
+    name, datatype, shape, data = tensor
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data if isinstance(data, list) else data.data}

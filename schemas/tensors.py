@@ -11,7 +11,7 @@ TensorData: TypeAlias = NDArray[Any] | list[bytes]
 """An array of exactly the tensor's shape, or for BYTES the elements in row-major order."""
 
 
-class Tensor(NamedTuple):
+class Tensor(NamedTuple):  # noqa: PLW1641 - not hashable, as its elements are not
     """A named tensor: an input or an output of a model.
 
     The constructor takes what it gets; `Tensor.of` makes a tensor from any array, and encoders refuse one that
@@ -19,6 +19,7 @@ class Tensor(NamedTuple):
     """
 
     name: str
+    """Empty where a record leaves it out, as the only input of a model may."""
     datatype: str
     """One of `schemas.datatypes.DATATYPES`."""
     shape: tuple[int, ...]
@@ -85,8 +86,6 @@ class Tensor(NamedTuple):
     def __ne__(self, other: object) -> bool:
         """Negate equality (a tuple brings its own)."""
         return not self == other
-
-    __hash__ = None  # type: ignore[assignment]  # arrays are not hashable
 
 
 def _stored(given: NDArray[Any], datatype: str) -> NDArray[Any]:
