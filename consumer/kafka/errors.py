@@ -1,0 +1,68 @@
+"""What the Kafka client complains about, as values: each kind once, in words that say what to do.
+
+Owns the collection of complaints and their wording. Must not know what follows from one.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError
+
+KINDS_MAX = 100
+"""Different complaints kept between two calls of `take`; more are counted with the last."""
+
+ADVICE = {
+    "UNKNOWN_TOPIC_OR_PART": "create the topic, or correct its name",
+    "TOPIC_AUTHORIZATION_FAILED": "the user lacks a permission (ACL) for the topic",
+    "GROUP_AUTHORIZATION_FAILED": "the user lacks the permission (ACL) to read with this group.id",
+    "CLUSTER_AUTHORIZATION_FAILED": "the user lacks the permission (ACL) to produce idempotently",
+    "SASL_AUTHENTICATION_FAILED": "correct sasl.mechanism, sasl.username and sasl.password",
+    "_AUTHENTICATION": "correct the sasl.* settings",
+    "_SSL": "correct security.protocol and the ssl.* settings",
+    "_ALL_BROKERS_DOWN": "no broker answers: start them, or correct bootstrap.servers",
+    "_TRANSPORT": "a broker does not answer: start it, or correct bootstrap.servers",
+    "_RESOLVE": "correct the host names in bootstrap.servers, and in the brokers' advertised.listeners",
+    "_MAX_POLL_EXCEEDED": "the loop did not poll for max.poll.interval.ms: the machine is overloaded or was frozen",
+}
+"""What an operator can do, by the error's name."""
+
+
+@dataclass(slots=True)
+class Complaint:
+    """One kind of error, and how often it came."""
+
+    name: str
+    """The client's name of the error, such as `TOPIC_AUTHORIZATION_FAILED`."""
+    message: str
+    """One line."""
+    topic: str | None
+    count: int = 1
+
+
+class Complaints:
+    """Errors since they were last taken."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._kinds: OrderedDict[tuple[str, str | None], Complaint] = OrderedDict()
+        self.fatal: str | None = None
+        """The error after which the client is of no use."""
+
+    def note(self, error: KafkaError, topic: str | None = None) -> None:
+        """Take an error; also as the client's `error_cb`."""
+        line = " ".join(error.str().split())
+        if error.fatal():
+            self.fatal = f"{error.name()}: {line}"
+        kind = (error.name(), topic)
+        if kind in self._kinds:
+            self._kinds[kind].count += 1
+        elif len(self._kinds) < KINDS_MAX:
+            advice = ADVICE.get(error.name())
+            self._kinds[kind] = Complaint(error.name(), f"{line} ({advice})" if advice else line, topic)
+        else:
+            self._kinds[next(reversed(self._kinds))].count += 1
+
+    def take(self) -> list[Complaint]:
+        """Return and forget them."""
+        taken, self._kinds = list(self._kinds.values()), OrderedDict()
+        return taken

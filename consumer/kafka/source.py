@@ -1,0 +1,378 @@
+"""Records in: one consumer of the group, its assignment, its positions and its commits.
+
+Owns the client, and which partitions are this member's now. Must not know models, workers or which offsets are
+settled. A callback only notes what happened: one that raises would destroy the fetched batch while the client's
+position moves on.
+"""
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as ClientPartition
+
+from consumer.core.events import Assigned, Committed, Event, Fetched, Position, Revoked
+from consumer.core.types import Slice, TopicPartition
+from consumer.errors import ClientError
+from consumer.kafka.columns import model_rule, slices
+from consumer.kafka.errors import Complaint, Complaints
+from consumer.kafka.options import InputOptions
+from consumer.kafka.settings import Value
+
+POSITIONS_TIMEOUT_S = 5.0
+"""How long one fetch waits for the coordinator to tell committed offsets; the next one asks again."""
+WATERMARK_TIMEOUT_S = 1.0
+COMMIT_TIMEOUT_S = 10.0
+
+OnRevoke: TypeAlias = Callable[[Sequence[TopicPartition]], None]
+"""Called while partitions are about to be taken: may finish what is in flight and call `Source.commit_now`."""
+
+
+class Source:
+    """The consumer of the group. Every method is the loop thread's alone."""
+
+    def __init__(
+        self, settings: Mapping[str, Value], options: InputOptions, on_revoke: OnRevoke, never: Iterable[str] = ()
+    ) -> None:
+        """Make the client and subscribe; partitions come with a later `fetch`.
+
+        Args:
+            settings: the consumer's settings (`settings.compose`).
+            options: topics and the rule for model names.
+            on_revoke: finishes and commits what is in flight of partitions before they go; not called for lost ones.
+            never: topics, or regular expressions starting with `^`, that are never input: the outputs. They matter
+                where `options.topics` has a regular expression.
+
+        Raises:
+            ClientError: the client refuses its settings.
+        """
+        self._rule = model_rule(options.model)
+        self._on_revoke = on_revoke
+        self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
+        self._owned: set[TopicPartition] = set()
+        """Assigned, and told to the core with their position."""
+        self._unplaced: dict[TopicPartition, None] = {}
+        """Assigned, but the position is not known yet."""
+        self._stash: list[Slice] = []
+        """Records that came before their partition's position was known."""
+        self._next: dict[TopicPartition, int] = {}
+        """The next offset to be handed on; what a fetch is compared with, and where a seek goes."""
+        self._committed: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._churned: set[TopicPartition] = set()
+        """Partitions that were taken from this member during the running fetch."""
+        self._events: list[Event] = []
+        self._raised: BaseException | None = None
+        self._is_closing = False
+        self._complaints = Complaints()
+        self.skipped: Counter[TopicPartition] = Counter()
+        """Positions that retention removed before they were fetched, since the start."""
+        made: dict[str, Any] = dict(settings)
+        if any(topic.startswith("^") for topic in options.topics):
+            patterns = [topic if topic.startswith("^") else f"^{topic.replace('.', '[.]')}$" for topic in never]
+            made["topic.blacklist"] = ",".join(filter(None, [str(settings.get("topic.blacklist", "")), *patterns]))
+        try:
+            self._client = Consumer(
+                {
+                    **made,
+                    "on_commit": self._note_commit,
+                    "error_cb": self._complaints.note,
+                    "logger": logging.getLogger(__name__),
+                }
+            )
+            self._client.subscribe(
+                list(options.topics),
+                on_assign=self._note_assigned,
+                on_revoke=self._note_revoked,
+                on_lost=self._note_lost,
+            )
+        except KafkaException as error:
+            raise ClientError(f"the consumer cannot start: {error.args[0].str()}") from None
+
+    def fetch(self, records_max: int, timeout_s: float) -> list[Event]:
+        """Return what happened: assignments, revocations, answers to commits and, as one `Fetched`, records.
+
+        Waits up to `timeout_s` for the first record, then takes what is there. With `records_max` 0 the client is not
+        asked at all, so pause the partitions if that lasts. `on_revoke` may be called meanwhile.
+
+        Raises:
+            ClientError: the client met a fatal error.
+        """
+        messages = self._consume(records_max, timeout_s) if records_max > 0 else []
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
+        if self._complaints.fatal is not None:
+            raise ClientError(f"the consumer is broken for good: {self._complaints.fatal}")
+        fetched = slices(messages, self._rule) if messages else []
+        if self._churned:
+            fetched = self._after_churn(fetched)
+        if self._unplaced:
+            self._place()
+        if self._unplaced or self._stash:
+            fetched = self._sort_stash(fetched)
+        elif not fetched:
+            return self._take_events()
+        fetched = [each for each in fetched if each.partition in self._owned]
+        for each in fetched:
+            self._advance(each)
+        events = self._take_events()
+        if fetched:
+            events.append(Fetched(fetched))
+        return events
+
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
+        """Stop fetching from partitions; what was fetched ahead of them is dropped and will be fetched again."""
+        chosen = [each for each in partitions if each in self._owned and each not in self._paused]
+        if chosen:
+            self._client.pause(_client_partitions(chosen))
+            self._paused.update(chosen)
+
+    def resume(self, partitions: Iterable[TopicPartition]) -> None:
+        """Fetch from paused partitions again; others are left alone (a resume too many fetches twice)."""
+        chosen = [each for each in partitions if each in self._paused]
+        if chosen:
+            self._client.resume(_client_partitions(chosen))
+            self._paused.difference_update(chosen)
+
+    def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
+        """Ask for a commit of next offsets with metadata; the answer is a `Committed` of a later fetch."""
+        wanted = self._committable(offsets)
+        if not wanted:
+            return
+        try:
+            self._client.commit(offsets=wanted, asynchronous=True)
+        except KafkaException as error:
+            self._events.append(_refused(wanted, error.args[0]))
+
+    def commit_now(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> list[Committed]:
+        """Commit and wait for the answer; also inside `on_revoke`, for partitions that are about to go."""
+        wanted = self._committable(offsets)
+        if not wanted:
+            return []
+        try:
+            answered = self._client.commit(offsets=wanted, asynchronous=False)
+        except KafkaException as error:
+            return [_refused(wanted, error.args[0])]
+        return self._answers(answered or [])
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return, per partition of this member, how many offsets lie between the last commit and the known end."""
+        lags = {}
+        for each in self._owned:
+            _, end = self._client.get_watermark_offsets(ClientPartition(*each), cached=True)
+            base = self._committed.get(each, self._next.get(each))
+            if end >= 0 and base is not None:
+                lags[each] = max(0, end - base)
+        return lags
+
+    def complaints(self) -> list[Complaint]:
+        """Return what the client complained about since the last call, each kind once."""
+        return self._complaints.take()
+
+    @property
+    def partitions(self) -> Collection[TopicPartition]:
+        """The partitions of this member that the core was told of."""
+        return frozenset(self._owned)
+
+    def close(self, timeout_s: float) -> bool:
+        """Leave the group; commit first. Tells whether the client came back in time: it does not always."""
+        self._is_closing = True
+        closing = threading.Thread(target=self._client.close, name="source-close", daemon=True)
+        closing.start()
+        closing.join(timeout_s)
+        return not closing.is_alive()
+
+    # -- the client's calls ------------------------------------------------------------------------------------------
+
+    def _consume(self, records_max: int, timeout_s: float) -> Sequence[Message]:
+        try:
+            # consume(n, t) waits for n records or the whole of t: take what is there, else wait for one.
+            messages = self._client.consume(records_max, 0)
+            if not messages and timeout_s > 0 and not self._events:
+                first = self._client.poll(timeout_s)
+                if first is not None:
+                    messages = [first]
+                    if records_max > 1 and first.error() is None:
+                        messages += self._client.consume(records_max - 1, 0)
+        except (KafkaException, RuntimeError, SystemError) as error:
+            if isinstance(error, KafkaException):
+                self._complaints.note(error.args[0])
+            if self._complaints.fatal is None:
+                self._seek_back()
+            return []
+        if any(map(Message.error, messages)):
+            for message in messages:
+                if (complaint := message.error()) is not None:
+                    self._complaints.note(complaint, message.topic())
+            messages = [message for message in messages if message.error() is None]
+        return messages
+
+    def _seek_back(self) -> None:
+        """Return to the last handed-on position everywhere: an exception may have swallowed a batch."""
+        for each in self._owned:
+            at = self._next.get(each, OFFSET_BEGINNING)
+            try:
+                self._client.seek(ClientPartition(each.topic, each.partition, at))
+            except KafkaException as error:
+                self._complaints.note(error.args[0], each.topic)
+
+    def _place(self) -> None:
+        """Ask for the committed offsets of new partitions; without an answer they wait for the next fetch."""
+        asked = list(self._unplaced)
+        try:
+            found = self._client.committed(_client_partitions(asked), timeout=POSITIONS_TIMEOUT_S)
+        except KafkaException as error:
+            self._complaints.note(error.args[0])
+            return
+        positions = {}
+        for each in found:
+            partition = TopicPartition(each.topic, each.partition)
+            if each.error is not None:
+                self._complaints.note(each.error, each.topic)
+            elif partition in self._unplaced:  # else it was taken away while we asked
+                positions[partition] = self._position(partition, each)
+        for partition in positions:
+            del self._unplaced[partition]
+            self._owned.add(partition)
+        if positions:
+            self._events.append(Assigned(positions))
+
+    def _position(self, partition: TopicPartition, found: ClientPartition) -> Position:
+        if found.offset < 0:
+            if self._starts_at_end:
+                # Where "the end" was must be known, or an exception in the first fetch would skip what came since.
+                self._next[partition] = self._watermarks(partition)[1]
+            return Position(None)
+        self._next[partition] = self._committed[partition] = found.offset
+        return Position(found.offset, found.metadata or "")
+
+    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        try:
+            found = self._client.get_watermark_offsets(ClientPartition(*partition), timeout=WATERMARK_TIMEOUT_S)
+        except KafkaException as error:
+            self._complaints.note(error.args[0], partition.topic)
+            found = None
+        return found or (OFFSET_BEGINNING, OFFSET_BEGINNING)
+
+    # -- what a fetch brought ----------------------------------------------------------------------------------------
+
+    def _after_churn(self, fetched: list[Slice]) -> list[Slice]:
+        """Drop records of partitions taken during this fetch, which may be from before or after.
+
+        A partition that came back at once is fetched again from its committed position.
+        """
+        churned, self._churned = self._churned, set()
+        for each in [partition for partition in self._unplaced if partition in churned]:
+            if any(part.partition == each for part in fetched):
+                self._place()
+                at = self._next.get(each, OFFSET_BEGINNING)
+                try:
+                    self._client.seek(ClientPartition(each.topic, each.partition, at))
+                except KafkaException as error:
+                    self._complaints.note(error.args[0], each.topic)
+        return [part for part in fetched if part.partition not in churned]
+
+    def _sort_stash(self, fetched: list[Slice]) -> list[Slice]:
+        """Keep records back whose partition's position is unknown; add those that waited for theirs."""
+        candidates, self._stash = self._stash + fetched, []
+        self._stash = [each for each in candidates if each.partition in self._unplaced]
+        return [each for each in candidates if each.partition not in self._unplaced]
+
+    def _advance(self, fetched: Slice) -> None:
+        """Move the partition's position on, and count what retention removed in between."""
+        expected, first = self._next.get(fetched.partition), fetched.offsets[0]
+        self._next[fetched.partition] = fetched.offsets[-1] + 1
+        if expected is not None and first > expected:
+            # A gap is mostly a transaction's marker or compaction. Only what lies below the first offset that the
+            # partition still has was removed unread.
+            low = self._client.get_watermark_offsets(ClientPartition(*fetched.partition), cached=True)[0]
+            if low > expected or low < 0:
+                low = self._watermarks(fetched.partition)[0]
+            skipped = min(low, first) - expected
+            if skipped > 0:
+                self.skipped[fetched.partition] += skipped
+
+    def _take_events(self) -> list[Event]:
+        events, self._events = self._events, []
+        return events
+
+    # -- commits -----------------------------------------------------------------------------------------------------
+
+    def _committable(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> list[ClientPartition]:
+        """Leave out partitions that are not ours: the broker checks the generation of a commit, not ownership."""
+        return [
+            ClientPartition(each.topic, each.partition, offset, metadata)
+            for each, (offset, metadata) in offsets.items()
+            if each in self._owned
+        ]
+
+    def _answers(self, answered: Iterable[ClientPartition]) -> list[Committed]:
+        """Sort a commit's answer by what the broker said of each partition."""
+        by_error: dict[str | None, dict[TopicPartition, int]] = {}
+        for each in answered:
+            name = each.error.name() if each.error is not None else None
+            by_error.setdefault(name, {})[TopicPartition(each.topic, each.partition)] = each.offset
+        for partition, offset in by_error.get(None, {}).items():
+            if partition in self._owned:
+                self._committed[partition] = offset
+        return [Committed(offsets, name) for name, offsets in by_error.items()]
+
+    # -- callbacks: they run inside the client's calls, on the same thread, and never raise ---------------------------
+
+    def _note_commit(self, error: KafkaError | None, answered: list[ClientPartition]) -> None:
+        if error is not None:
+            self._events.append(_refused(answered, error))
+        else:
+            self._events.extend(self._answers(answered))
+
+    def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
+        for each in partitions:
+            self._unplaced[TopicPartition(each.topic, each.partition)] = None
+
+    def _note_revoked(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
+        if self._is_closing:
+            return
+        going = [TopicPartition(each.topic, each.partition) for each in partitions]
+        known = [each for each in going if each in self._owned]
+        if known:
+            try:
+                self._on_revoke(known)
+            except BaseException as error:  # noqa: BLE001 - kept, and raised when the client's call has returned
+                self._raised = error
+        self._forget(going)
+
+    def _note_lost(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
+        if not self._is_closing:
+            self._forget([TopicPartition(each.topic, each.partition) for each in partitions])
+
+    def _forget(self, going: Sequence[TopicPartition]) -> None:
+        # A pause would outlive the assignment in this client, and the partition would come back paused.
+        paused = [each for each in going if each in self._paused]
+        if paused:
+            try:
+                self._client.resume(_client_partitions(paused))
+            except KafkaException as error:
+                self._complaints.note(error.args[0])
+        known = [each for each in going if each in self._owned]
+        for each in going:
+            self._churned.add(each)
+            self._owned.discard(each)
+            self._paused.discard(each)
+            self._unplaced.pop(each, None)
+            self._next.pop(each, None)
+            self._committed.pop(each, None)
+        self._stash = [each for each in self._stash if each.partition not in self._churned]
+        if known:
+            self._events.append(Revoked(known))
+
+
+def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
+    return [ClientPartition(each.topic, each.partition) for each in partitions]
+
+
+def _refused(wanted: Iterable[ClientPartition], error: KafkaError) -> Committed:
+    return Committed({TopicPartition(each.topic, each.partition): each.offset for each in wanted}, error.name())
