@@ -23,6 +23,8 @@ class Position:
 
     next_offset: int | None
     metadata: str = ""
+    topic_id: str = ""
+    """What tells the topic from another one of the same name that was there before; "" where the broker has none."""
 
 
 @dataclass(frozen=True, slots=True)

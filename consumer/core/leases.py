@@ -70,7 +70,8 @@ class Leases:
         if lease is None or lease.worker != worker:
             return None
         answered = lease.unanswered[first : first + count]
-        assert len(answered) == count and all(answered), "a record was answered twice, or is not in the chunk"
+        assert len(answered) == count, "an answer for records that are not in the chunk"
+        assert all(answered), "a record was answered twice"
         lease.unanswered[first : first + count] = bytes(count)
         return lease
 

@@ -98,10 +98,13 @@ class ModelQueue:
         self.records -= sum(map(len, taken))
         return taken
 
-    def drop(self, partitions: Collection[TopicPartition]) -> None:
-        """Forget the records of partitions that are being taken away."""
-        self.runs = deque(run for run in self.runs if run.partition not in partitions)
-        self.records = sum(map(len, self.runs))
+    def drop(self, partitions: Collection[TopicPartition]) -> list[Run]:
+        """Give up the records of partitions that are being taken away."""
+        dropped = [run for run in self.runs if run.partition in partitions]
+        if dropped:
+            self.runs = deque(run for run in self.runs if run.partition not in partitions)
+            self.records -= sum(map(len, dropped))
+        return dropped
 
 
 def _fitting(run: Run, records_max: int, bytes_max: int, *, at_least_one: bool) -> int:
@@ -144,7 +147,7 @@ class Scheduler:
         self._options = options
         self._queues = {model: ModelQueue(share) for model, share in shares.items()}
         self._round: deque[ModelId] = deque()
-        self._suspects: deque[Run] = deque()
+        self._suspects: deque[Sequence[Run]] = deque()
         self._loads: dict[WorkerId, WorkerLoad] = {}
         self._emptied_for_suspects: WorkerId | None = None
 
@@ -160,19 +163,23 @@ class Scheduler:
         self._activate(run.model)
         self._queues[run.model].prepend(run)
 
-    def suspect(self, run: Run) -> None:
-        """Queue records as one chunk that travels alone."""
-        self._suspects.append(run)
+    def suspect(self, runs: Sequence[Run]) -> None:
+        """Queue records of one model as one chunk that travels alone."""
+        self._suspects.append(runs)
 
-    def drop(self, partitions: Collection[TopicPartition]) -> None:
-        """Forget what waits of partitions that are being taken away."""
-        for queue in self._queues.values():
-            queue.drop(partitions)
-        self._suspects = deque(run for run in self._suspects if run.partition not in partitions)
+    def drop(self, partitions: Collection[TopicPartition]) -> list[Run]:
+        """Give up what waits of partitions that are being taken away."""
+        dropped = [run for queue in self._queues.values() for run in queue.drop(partitions)]
+        suspects, self._suspects = self._suspects, deque()
+        for runs in suspects:
+            dropped.extend(run for run in runs if run.partition in partitions)
+            if kept := [run for run in runs if run.partition not in partitions]:
+                self._suspects.append(kept)
+        return dropped
 
-    def waiting(self, model: ModelId) -> int:
-        """Count the records that wait for a worker."""
-        return self._queues[model].records
+    def rows_max(self, model: ModelId) -> int:
+        """Say how many records a batch of a model has at most."""
+        return self._queues[model].share.rows_max
 
     def waiting_s(self, model: ModelId) -> float:
         """Estimate the device seconds of the records that wait."""
@@ -181,7 +188,7 @@ class Scheduler:
 
     def waiting_models(self) -> list[ModelId]:
         """Name the models for which records wait, suspects included."""
-        names = {run.model for run in self._suspects}
+        names = {runs[0].model for runs in self._suspects}
         names.update(model for model, queue in self._queues.items() if queue.runs)
         return [model for model in self._queues if model in names]
 
@@ -189,14 +196,21 @@ class Scheduler:
         """Show the runs that wait, oldest first."""
         return self._queues[model].runs
 
-    def take_oldest(self, model: ModelId) -> Run | None:
-        """Take the run that has waited longest, not to be sent anywhere."""
+    def take_oldest(self, model: ModelId, partition: TopicPartition) -> Run | None:
+        """Take the run of a partition that has waited longest, not to be sent anywhere."""
         queue = self._queues[model]
-        if not queue.runs:
-            return None
-        run = queue.runs.popleft()
-        queue.records -= len(run)
-        return run
+        for i, run in enumerate(queue.runs):
+            if run.partition == partition:
+                del queue.runs[i]
+                queue.records -= len(run)
+                return run
+        return None
+
+    def shrink(self, worker: WorkerId, model: ModelId, records: int, size: int) -> None:
+        """Take note that records of an assignment were not sent after all."""
+        load = self._loads[worker]
+        load.records[model] -= records
+        load.size -= size
 
     # -- who works
 
@@ -282,8 +296,9 @@ class Scheduler:
 
     def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
         """Empty one worker for the next suspect chunk, and send it there once nothing else is with it."""
-        for run in list(self._suspects):
-            workers = [worker for worker in loaded(run.model) if worker in self._loads]
+        for runs in list(self._suspects):
+            model = runs[0].model
+            workers = [worker for worker in loaded(model) if worker in self._loads]
             if not workers:
                 continue
             worker = self._emptied_for_suspects
@@ -295,9 +310,9 @@ class Scheduler:
                 self._loads[worker].is_alone = True
             if not self._loads[worker].chunks:
                 self._emptied_for_suspects = None
-                self._suspects.remove(run)
-                self._lend(worker, [run])
-                yield Assignment(worker, run.model, [run], is_suspect=True)
+                self._suspects.remove(runs)
+                self._lend(worker, runs)
+                yield Assignment(worker, model, runs, is_suspect=True)
             return
 
     def _choose(self, model: ModelId, workers: Collection[WorkerId]) -> WorkerId | None:

@@ -1,0 +1,448 @@
+"""The supervisor's decisions: `step(event, now)` turns what happened into what is to be done.
+
+Composes the parts of the core and owns the order between them. Must not know clocks, processes or Kafka.
+
+Theory of operation. Events change what the parts know; decisions that look at everything at once (what is sent where,
+what is paused, whether a commit is due) are made on `Tick`, which the shell sends once per turn, after everything that
+happened in it. A chunk's memory is released by the first `Tick` after its last answer, so that the shell has handed
+its outcomes on, and told of those that it could not, while the payloads can still be read.
+
+    Fetched -> intake -> scheduling -> Dispatch .. Answered -> settlement -> Produce .. Delivered -> ledger -> Commit
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from consumer.core import actions as do
+from consumer.core import events as on
+from consumer.core.commits import CommitOptions, CommitRhythm
+from consumer.core.crew import Crew
+from consumer.core.flow import FlowOptions
+from consumer.core.handover import Handover
+from consumer.core.intake import EXPIRED, Intake
+from consumer.core.leases import Lease, Leases
+from consumer.core.lifecycle import RestartOptions
+from consumer.core.partitions import Partitions
+from consumer.core.placement import ModelPlace, Placement, PlacementOptions
+from consumer.core.retry import Condemn, CrashVerdict, Hold, RetryOptions, after_crash, after_failure, halve
+from consumer.core.scheduling import Assignment, ModelShare, Scheduler, SchedulingOptions
+from consumer.core.settlement import settle
+from consumer.core.types import ChunkId, Failure, ModelId, Run, TopicPartition
+from consumer.core.waiting import Retries, Waiting, split_expired
+from consumer.errors import ExitCode
+
+CRASHED_WORKER = Failure("crashed-worker", "WorkerCrashedError", "the worker died each time it had this record")
+PAYLOAD_LOST = "its payload is no longer at hand: read it from its source offset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatcherOptions:
+    """The options of every part."""
+
+    flow: FlowOptions = field(default_factory=FlowOptions)
+    scheduling: SchedulingOptions = field(default_factory=SchedulingOptions)
+    placement: PlacementOptions = field(default_factory=PlacementOptions)
+    commit: CommitOptions = field(default_factory=CommitOptions)
+    retry: RetryOptions = field(default_factory=RetryOptions)
+    restart: RestartOptions = field(default_factory=RestartOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPolicy:
+    """What the configuration says of one model, as far as the core is concerned."""
+
+    share: ModelShare = field(default_factory=ModelShare)
+    place: ModelPlace = field(default_factory=ModelPlace)
+    is_dead_lettered_on_hold: bool = True
+    """Whether its oldest records become dead letters once they fill a partition's window while it is broken."""
+
+
+class Dispatcher:
+    """The core as one state machine."""
+
+    def __init__(
+        self,
+        options: DispatcherOptions,
+        models: Mapping[ModelId, ModelPolicy],
+        slots: int,
+        jitter: Callable[[], float],
+        now: float,
+    ) -> None:
+        """Start with no partitions and no workers; the first `Tick` starts these.
+
+        Args:
+            options: Every limit.
+            models: The configured models.
+            slots: How many workers there are to be.
+            jitter: Draws a number from 0 (inclusive) to 1 (exclusive).
+            now: Monotonic seconds.
+        """
+        self._options = options
+        self._jitter = jitter
+        self._intake = Intake(models)
+        self._partitions = Partitions(options.flow)
+        self._scheduler = Scheduler(options.scheduling, {m: policy.share for m, policy in models.items()})
+        self._placement = Placement(options.placement, {m: policy.place for m, policy in models.items()})
+        self._crew = Crew(options.restart, slots)
+        self._leases = Leases()
+        self._handover = Handover()
+        self._retries = Retries()
+        self._waiting = Waiting({m for m, policy in models.items() if policy.is_dead_lettered_on_hold})
+        self._rhythm = CommitRhythm(options.commit, now)
+        self._pending: dict[TopicPartition, tuple[int, str]] = {}
+        self._revoking: set[TopicPartition] = set()
+        self._answered: list[Lease] = []
+        self._actions: list[do.Action] = []
+        self._is_draining = False
+        self.is_stopped = False
+        self.room = 0
+        """Records that the shell may fetch now."""
+
+    # -- what the shell may ask
+
+    @property
+    def in_flight_records(self) -> int:
+        """Records fetched whose outcome was not handed to the sink."""
+        return self._partitions.records
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Payload bytes that are held."""
+        return self._partitions.size
+
+    @property
+    def is_working(self) -> bool:
+        """Tell whether a worker has a chunk, so that an answer is to be expected."""
+        return bool(self._leases)
+
+    @property
+    def partitions(self) -> Partitions:
+        """The assigned partitions, to look at."""
+        return self._partitions
+
+    def broken(self) -> Mapping[ModelId, Failure]:
+        """Name the models that cannot be used now, and why."""
+        return self._placement.broken()
+
+    def is_quiet(self, partitions: Collection[TopicPartition]) -> bool:
+        """Tell whether nothing of these partitions is with a worker, on its way to the broker, or uncommitted."""
+        if self._leases.touch(partitions) or self._handover.touch(partitions) or self._rhythm.is_committing:
+            return False
+        return self._partitions.commits().keys().isdisjoint(partitions)
+
+    # -- the step
+
+    def step(self, event: on.Event, now: float) -> list[do.Action]:
+        """Take note of an event; return what is to be done, in order."""
+        match event:
+            case on.Fetched():
+                self._fetched(event, now)
+            case on.Answered():
+                self._settle(event, now)
+            case on.Tick():
+                self._tick(now)
+            case on.Delivered() | on.DeliveryFailed() | on.Committed():
+                self._broker_news(event, now)
+            case on.Assigned() | on.Revoking() | on.Revoked() | on.Drain():
+                self._partition_news(event)
+            case _:
+                self._worker_news(event, now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def _broker_news(self, event: on.Delivered | on.DeliveryFailed | on.Committed, now: float) -> None:
+        """Take note of what became of outcomes and commits."""
+        match event:
+            case on.Delivered(ticket):
+                self._partitions.resolve(self._handover.deliver(ticket))
+                self._rhythm.flushed()
+            case on.DeliveryFailed():
+                self._give_up(event)
+            case on.Committed():
+                self._committed(event, now)
+
+    def _partition_news(self, event: on.Assigned | on.Revoking | on.Revoked | on.Drain) -> None:
+        """Take note of partitions that come and go."""
+        match event:
+            case on.Assigned(positions):
+                for partition, reason in self._partitions.assign(positions):
+                    self._note(
+                        "offset_map.ignored", topic=partition.topic, partition=partition.partition, reason=reason
+                    )
+            case on.Revoking(partitions):
+                self._let_go(partitions)
+                self._rhythm.is_urgent = True
+                self._rhythm.forget()
+            case on.Revoked(partitions):
+                self._let_go(partitions)
+                self._partitions.revoke(partitions)
+                self._revoking.difference_update(partitions)
+                self._rhythm.is_urgent = self._is_draining
+            case on.Drain():
+                self._drain()
+
+    def _worker_news(self, event: on.Event, now: float) -> None:
+        """Take note of what happened to a worker or to a model on it."""
+        match event:
+            case on.WorkerReady(worker):
+                slot = self._crew.ready(worker, now)
+                self._scheduler.add_worker(worker)
+                self._actions.extend(self._placement.add_worker(worker, slot))
+            case on.WorkerExited():
+                self._exited(event, now)
+            case on.ModelLoaded(worker, model):
+                self._placement.loaded(worker, model)
+            case on.ModelProbed(worker, model):
+                self._placement.probed(worker, model)
+                self._note("model.recovered", model=model)
+            case on.ModelFailed(worker, model, failure):
+                if self._placement.failed(worker, model, failure, now):
+                    self._note("model.broken", model=model, worker=worker, error=failure.error, message=failure.message)
+            case _:
+                raise AssertionError(f"an event that nobody handles: {type(event).__name__}")
+
+    # -- records come
+
+    def _fetched(self, event: on.Fetched, now: float) -> None:
+        for fetched in event.slices:
+            if self._is_draining or fetched.partition in self._revoking:
+                continue  # not in the ledger, so not passed by a commit: the next owner's
+            admitted = self._partitions.admit(fetched)
+            if admitted is None:
+                continue
+            runs, failed = self._intake.split(fetched, admitted, now)
+            for run, failure in failed:
+                self._dead_letter(run, [failure] * len(run))
+                self._partitions.drop([run])
+            for run in runs:
+                self._scheduler.enqueue(run)
+
+    # -- answers come
+
+    def _settle(self, event: on.Answered, now: float) -> None:
+        lease = self._leases.answer(event.worker, event.chunk, event.first, event.count)
+        if lease is None:
+            return
+        model = lease.chunk.model
+        self._scheduler.settle(event.worker, model, event.count, event.infer_s)
+        settlement = settle(lease, event, self._partitions.is_current)
+        if settlement.runs:
+            ticket = self._handover.hand(settlement.runs, lease.chunk.chunk)
+            self._actions.append(do.Produce(ticket, model, settlement.runs, settlement.values, settlement.keys))
+            self._partitions.settle(settlement.runs)
+        for run, failures in settlement.failed:
+            self._fail(run, failures, now)
+        if settlement.stale:
+            self._note("records.dropped", model=model, records=settlement.stale, reason="stale generation")
+        if lease.is_answered:
+            self._scheduler.release(lease.worker, lease.size)
+            self._answered.append(lease)
+
+    def _fail(self, run: Run, failures: Sequence[Failure], now: float) -> None:
+        """Decide on records that a worker gave no result, with copies of their payloads in `run`."""
+        condemned: list[int] = []
+        for i, failure in enumerate(failures):
+            match after_failure(failure, run.attempts, self._options.retry, self._jitter()):
+                case Hold():
+                    self._again(run.part(i, i + 1))
+                case Condemn():
+                    condemned.append(i)
+                case again:
+                    single = run.part(i, i + 1)
+                    single.attempts = again.attempts
+                    self._partitions.hold(single)
+                    self._retries.put(single, now + again.delay_s)
+        if condemned:
+            condemned_run = run if len(condemned) == len(run) else run.pick(condemned)
+            condemned_run.attempts += 1
+            self._dead_letter(condemned_run, [failures[i] for i in condemned])
+
+    def _again(self, run: Run) -> None:
+        """Queue copies of records that came back through no fault of theirs."""
+        if run.partition not in self._revoking and not self._is_draining:
+            self._partitions.hold(run)
+            self._scheduler.requeue(run)
+
+    def _dead_letter(self, run: Run, failures: Sequence[Failure]) -> None:
+        ticket = self._handover.hand([run.bare(0, len(run))])
+        self._partitions.settle([run])
+        self._actions.append(do.DeadLetter(ticket, run, failures))
+
+    # -- deliveries and commits
+
+    def _give_up(self, event: on.DeliveryFailed) -> None:
+        """Make a dead letter of a record whose result the broker does not take."""
+        withdrawn = self._handover.withdraw(event.ticket, event.index)
+        if withdrawn is None:
+            return
+        run, chunk, index = withdrawn
+        if not self._partitions.is_current(run):
+            return
+        letter = self._original(run, chunk, index)
+        failure = event.failure
+        if letter is None:
+            letter = run.pick_bare([index])
+            letter.values = [None]
+            failure = Failure(failure.reason, failure.error, f"{failure.message}; {PAYLOAD_LOST}", failure.disposition)
+        self._actions.append(do.DeadLetter(self._handover.hand([letter.bare(0, 1)]), letter, [failure]))
+
+    def _original(self, run: Run, chunk: ChunkId | None, index: int) -> Run | None:
+        """Find a record's payload in the chunk it came back in, if that is still held."""
+        for lease in self._answered:
+            if lease.chunk.chunk == chunk:
+                for lent in lease.chunk.runs:
+                    if lent.partition == run.partition and run.positions[index] in lent.positions:
+                        return lent.pick([lent.positions.index(run.positions[index])])
+        return None
+
+    def _committed(self, event: on.Committed, now: float) -> None:
+        taken = {
+            partition: commit
+            for partition, commit in self._pending.items()
+            if event.offsets.get(partition) == commit[0]
+        }
+        if event.error is None:
+            self._partitions.committed(taken)
+        self._pending = {}
+        self._rhythm.committed(now, is_refused=event.error is not None)
+
+    # -- workers die
+
+    def _exited(self, event: on.WorkerExited, now: float) -> None:
+        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None)
+        if event.boot_failure is not None and not self._is_draining:
+            self._stop(ExitCode.WORKER_BOOT, event.boot_failure)
+            return
+        self._scheduler.remove_worker(event.worker)
+        for model in self._placement.remove_worker(event.worker, now):
+            self._note("model.broken", model=model, worker=event.worker, message="its worker died while it was loaded")
+        ahead: dict[ModelId, int] = {}
+        for lease, runs in self._leases.lost(event.worker):
+            self._partitions.drop(lease.chunk.runs)
+            kept = [run for run in runs if self._partitions.is_current(run)]
+            if not kept or self._is_draining:
+                continue
+            model = lease.chunk.model
+            # The batch that was running is made of the oldest records of one model: only these are suspects.
+            if lease.is_suspect or ahead.get(model, 0) < self._scheduler.rows_max(model):
+                ahead[model] = ahead.get(model, 0) + sum(map(len, kept))
+                self._suspect(kept, lease)
+            else:
+                for run in reversed(kept):
+                    self._again(run)
+
+    def _suspect(self, runs: list[Run], lease: Lease) -> None:
+        """Decide on records of which one may have killed its worker."""
+        records = sum(map(len, runs))
+        for run in runs:
+            run.attempts += 1
+            run.crashes += 1 if records == 1 and lease.is_suspect else 0
+        match after_crash(records, runs[0].crashes):
+            case CrashVerdict.CONDEMN:
+                self._dead_letter(runs[0], [CRASHED_WORKER])
+                return
+            case CrashVerdict.HALVE:
+                parts: Sequence[list[Run]] = halve(runs)
+            case CrashVerdict.REPEAT:
+                parts = [runs]
+        for part in parts:
+            kept = [run for run in part if run.partition not in self._revoking]
+            for run in kept:
+                self._partitions.hold(run)
+            if kept:
+                self._scheduler.suspect(kept)
+
+    # -- partitions go, the program ends
+
+    def _let_go(self, partitions: Collection[TopicPartition]) -> None:
+        """Dispatch no more of these partitions: what nobody has begun is the next owner's."""
+        self._revoking.update(partitions)
+        self._partitions.drop(self._scheduler.drop(partitions))
+        self._partitions.drop(self._retries.drop(partitions))
+
+    def _drain(self) -> None:
+        self._is_draining = True
+        self._rhythm.is_urgent = True
+        everything = list(self._partitions)
+        self._let_go(everything)
+        self._actions.append(do.Pause(everything))
+
+    def _stop(self, exit_code: ExitCode, reason: str) -> None:
+        if not self.is_stopped:
+            self.is_stopped = True
+            self._actions.append(do.Stop(exit_code, reason))
+
+    # -- decisions
+
+    def _tick(self, now: float) -> None:
+        for lease in self._answered:
+            self._partitions.drop(lease.chunk.runs)
+            self._leases.release(lease.chunk.chunk)
+            self._actions.append(do.Release(lease.worker, lease.chunk.chunk))
+        self._answered.clear()
+        if not self._is_draining:
+            self._actions.extend(self._crew.due(now))
+            for run in self._retries.due(now):
+                self._scheduler.requeue(run)
+            self._place(now)
+            for assignment in self._scheduler.assign(self._placement.ready):
+                self._dispatch(assignment, now)
+        self._pace(now)
+        self._commit(now)
+        if self._is_draining and self.is_quiet(list(self._partitions)) and not self._handover.records:
+            self._stop(ExitCode.OK, "drained")
+
+    def _place(self, now: float) -> None:
+        """Have models loaded and probed, and make room where records of a broken one fill a partition."""
+        waiting_s = {model: self._scheduler.waiting_s(model) for model in self._scheduler.waiting_models()}
+        self._actions.extend(self._placement.wanted(waiting_s, self._scheduler.load_s, now))
+        for model, failure in self._placement.broken().items():
+            if model in waiting_s:
+                for run in self._waiting.overflow(model, self._scheduler, self._partitions):
+                    self._dead_letter(run, [failure] * len(run))
+                    self._partitions.drop([run])
+
+    def _dispatch(self, assignment: Assignment, now: float) -> None:
+        """Lend a chunk to a worker, without the records that are not worth it any more."""
+        runs: list[Run] = []
+        for run in assignment.runs:
+            fresh, expired = split_expired(run, now)
+            if expired is not None:
+                self._scheduler.shrink(assignment.worker, assignment.model, len(expired), expired.size)
+                self._dead_letter(expired, [EXPIRED] * len(expired))
+                self._partitions.drop([expired])
+            if fresh is not None:
+                runs.append(fresh)
+        if not runs:
+            self._scheduler.release(assignment.worker, 0)
+            return
+        lease = self._leases.lend(assignment.worker, assignment.model, runs, is_suspect=assignment.is_suspect)
+        self._actions.append(do.Dispatch(assignment.worker, lease.chunk))
+
+    def _pace(self, now: float) -> None:
+        """Decide what is fetched."""
+        if self._is_draining:
+            self.room = 1  # everything is paused, but the client must be polled
+            return
+        decision = self._partitions.decide(now)
+        self.room = decision.room
+        if decision.pause:
+            self._actions.append(do.Pause(decision.pause))
+        if decision.resume:
+            self._actions.append(do.Resume(decision.resume))
+
+    def _commit(self, now: float) -> None:
+        """Pass the barrier and commit, when they are due."""
+        if self._rhythm.flush_is_due(self._handover.records, now):
+            self._rhythm.is_flushing = True
+            self._actions.append(do.Flush())
+        elif self._rhythm.commit_is_due(self._handover.records, now):
+            self._pending = self._partitions.commits()
+            if self._pending:
+                self._rhythm.committing()
+                self._actions.append(do.Commit(self._pending))
+            else:
+                self._rhythm.idle(now)
+
+    def _note(self, name: str, **fields: object) -> None:
+        self._actions.append(do.Note(name, fields))

@@ -1,0 +1,226 @@
+"""The one loop of the supervisor: gather what happened, ask the core, perform what it says.
+
+Owns the order of a turn and the waits. Decides nothing about records, models or offsets: the core does. Must not know
+how any of its parts does its work.
+
+Theory of operation. The Kafka client has no descriptor to wait on, and the workers have nothing else, so a turn waits
+at one place only: for the workers while they have chunks (briefly, so that Kafka is polled again soon), else for Kafka.
+A rebalance calls back out of a fetch: the callback turns the same loop, without fetching, until what is in flight of
+the partitions that go is committed or its time is over.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+import structlog
+from annotated_types import Ge, Gt
+
+from consumer.core import actions as do
+from consumer.core import events as on
+from consumer.core.dispatcher import Dispatcher
+from consumer.core.types import TopicPartition
+from consumer.errors import ExitCode
+from consumer.kafka.errors import Complaint
+from consumer.kafka.sink import Sink
+from consumer.kafka.source import Source
+from consumer.observe.observer import Observer, Snapshot
+from consumer.supervisor.pool import Pool
+from consumer.supervisor.signals import StopSignals
+
+BUSY_WAIT_S = 0.002
+"""How long a turn waits for workers that have chunks before it looks at Kafka again."""
+IDLE_WAIT_S = 0.05
+"""How long a turn waits for Kafka while no worker has a chunk."""
+FLUSH_WAIT_S = 0.05
+"""How long a turn waits for a barrier before it looks at everything else again."""
+PUBLISH_INTERVAL_S = 1.0
+"""How often levels are published."""
+
+_log = structlog.get_logger("consumer.supervisor")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShutdownOptions:
+    """How long an end may take."""
+
+    drain_timeout_s: Annotated[float, Gt(0)] = 20.0
+    """From the stop signal until what is in flight has to be delivered and committed; then it is given up."""
+    revoke_timeout_s: Annotated[float, Ge(0)] = 5.0
+    """How long a rebalance waits for what is in flight of the partitions that go."""
+    close_timeout_s: Annotated[float, Gt(0)] = 5.0
+    """How long leaving the group may take."""
+
+
+class Turned(Protocol):
+    """Hears that the loop still turns."""
+
+    def turned(self) -> None:
+        """Take note of one more turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything the loop turns; made by the composition root."""
+
+    dispatcher: Dispatcher
+    pool: Pool[Any]
+    sink: Sink
+    signals: StopSignals
+    observers: Sequence[Observer]
+    pulse: Turned
+
+
+class Loop:
+    """Turns until the core says stop."""
+
+    def __init__(self, parts: Parts, options: ShutdownOptions, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the parts; `attach` gives the source, which needs this loop's `on_revoke`."""
+        self._parts = parts
+        self._options = options
+        self._clock = clock
+        self._source: Source | None = None
+        self._is_flushing = False
+        self._is_revoking = False
+        self._drain_until_s: float | None = None
+        self._publish_at_s = 0.0
+        self._stop: do.Stop | None = None
+
+    def attach(self, source: Source) -> None:
+        """Take the source."""
+        self._source = source
+
+    def run(self) -> ExitCode:
+        """Turn until everything is drained, or the program cannot go on.
+
+        Raises:
+            ConsumerError: The client broke for good.
+        """
+        while self._stop is None:
+            self._turn()
+        assert self._source is not None, "a source is attached before the loop runs"
+        self._parts.sink.close()
+        if not self._source.close(self._options.close_timeout_s):
+            _log.warning("source.abandoned", timeout_s=self._options.close_timeout_s)
+        return ExitCode(self._stop.exit_code)
+
+    def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish what is in flight of partitions that are about to go; called out of a fetch."""
+        until_s = self._clock() + self._options.revoke_timeout_s
+        self._is_revoking = True
+        try:
+            self._take([on.Revoking(partitions)])
+            while not self._parts.dispatcher.is_quiet(partitions) and self._clock() < until_s:
+                self._turn_without_fetch(min(BUSY_WAIT_S, until_s - self._clock()))
+        finally:
+            self._is_revoking = False
+
+    # -- one turn
+
+    def _turn(self) -> None:
+        dispatcher, source = self._parts.dispatcher, self._source
+        assert source is not None, "a source is attached before the loop runs"
+        self._look_at_signals()
+        is_busy = dispatcher.is_working or self._is_flushing
+        events = source.fetch(dispatcher.room, 0.0 if is_busy else IDLE_WAIT_S)
+        has_records = any(isinstance(event, on.Fetched) for event in events)
+        self._take(events)
+        if has_records:
+            wait_s = 0.0
+        elif dispatcher.is_working:
+            wait_s = BUSY_WAIT_S
+        else:
+            wait_s = 0.0 if dispatcher.room else IDLE_WAIT_S
+        self._turn_without_fetch(wait_s)
+        self._complain(source.complaints())
+
+    def _turn_without_fetch(self, wait_s: float) -> None:
+        """Hear the workers and the broker, decide, perform."""
+        pool, sink = self._parts.pool, self._parts.sink
+        if self._is_flushing:
+            self._is_flushing = not sink.flush(FLUSH_WAIT_S)
+        self._take(pool.wait(0.0 if self._is_flushing else wait_s))
+        self._take(sink.events())
+        self._take([on.Tick()])
+        self._complain(sink.complaints())
+        self._parts.pulse.turned()
+        self._publish()
+
+    def _take(self, events: Iterable[on.Event]) -> None:
+        """Tell the core what happened and do what it says; what that brings about at once is told as well."""
+        for event in events:
+            for observer in self._parts.observers:
+                observer.observe(event)
+            for action in self._parts.dispatcher.step(event, self._clock()):
+                for observer in self._parts.observers:
+                    observer.observe_action(action)
+                self._take(self._perform(action))
+
+    def _perform(self, action: do.Action) -> Sequence[on.Event]:
+        """Do one thing; return what came of it."""
+        source, sink = self._source, self._parts.sink
+        assert source is not None, "a source is attached before the loop runs"
+        match action:
+            case do.Produce():
+                sink.produce(action)
+                return sink.events()
+            case do.DeadLetter():
+                sink.dead_letter(action)
+            case do.Flush():
+                self._is_flushing = True
+            case do.Commit(offsets):
+                if self._is_revoking:
+                    return source.commit_now(offsets)
+                source.commit(offsets)
+            case do.Pause(partitions):
+                source.pause(partitions)
+            case do.Resume(partitions):
+                source.resume(partitions)
+            case do.Stop():
+                self._stop = action
+            case do.Note():
+                _log.info(action.name, **action.fields)
+            case _:
+                self._parts.pool.perform(action)
+        return ()
+
+    # -- beside the records
+
+    def _look_at_signals(self) -> None:
+        """Begin to drain when a signal asks for it, and end when that takes too long."""
+        now = self._clock()
+        if self._drain_until_s is None:
+            if self._parts.signals.requested is not None:
+                self._drain_until_s = now + self._options.drain_timeout_s
+                self._take([on.Drain()])
+        elif now >= self._drain_until_s and self._stop is None:
+            _log.warning("drain.timed_out", timeout_s=self._options.drain_timeout_s)
+            self._stop = do.Stop(ExitCode.FAILED, "drain timed out")
+
+    def _publish(self) -> None:
+        """Publish the levels of the moment, now and then."""
+        now = self._clock()
+        if now < self._publish_at_s or self._source is None:
+            return
+        self._publish_at_s = now + PUBLISH_INTERVAL_S
+        dispatcher = self._parts.dispatcher
+        snapshot = Snapshot(
+            in_flight_records=dispatcher.in_flight_records,
+            in_flight_bytes=dispatcher.in_flight_bytes,
+            lag=self._source.lag(),
+        )
+        for observer in self._parts.observers:
+            observer.publish(snapshot)
+
+    @staticmethod
+    def _complain(complaints: Iterable[Complaint]) -> None:
+        """Tell the operator what the client complains about."""
+        for complaint in complaints:
+            _log.warning(
+                "kafka.complained",
+                error=complaint.name,
+                message=complaint.message,
+                topic=complaint.topic,
+                count=complaint.count,
+            )
