@@ -27,6 +27,17 @@ ADVICE = {
 """What an operator can do, by the error's name."""
 
 
+def one_line(error: KafkaError) -> str:
+    """Return what the client says of an error."""
+    return " ".join(error.str().split())
+
+
+def described(error: KafkaError) -> str:
+    """Return what the client says of an error, and what can be done about it."""
+    advice = ADVICE.get(error.name())
+    return f"{one_line(error)} ({advice})" if advice else one_line(error)
+
+
 @dataclass(slots=True)
 class Complaint:
     """One kind of error, and how often it came."""
@@ -50,15 +61,13 @@ class Complaints:
 
     def note(self, error: KafkaError, topic: str | None = None) -> None:
         """Take an error; also as the client's `error_cb`."""
-        line = " ".join(error.str().split())
         if error.fatal():
-            self.fatal = f"{error.name()}: {line}"
+            self.fatal = f"{error.name()}: {one_line(error)}"
         kind = (error.name(), topic)
         if kind in self._kinds:
             self._kinds[kind].count += 1
         elif len(self._kinds) < KINDS_MAX:
-            advice = ADVICE.get(error.name())
-            self._kinds[kind] = Complaint(error.name(), f"{line} ({advice})" if advice else line, topic)
+            self._kinds[kind] = Complaint(error.name(), described(error), topic)
         else:
             self._kinds[next(reversed(self._kinds))].count += 1
 

@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Message
 
 from consumer.core.types import Disposition, Failure, Run, Ticket
 from consumer.kafka.dead_letters import omitted_headers
+from consumer.kafka.errors import one_line
 
 CONDEMNING = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
 """Errors that the broker gives a whole batch for one record in it, and that no retry mends."""
@@ -70,11 +71,11 @@ class HandOver:
     def refuse(self, index: int, error: KafkaError, *, is_alone: bool) -> None:
         """Take the error of one record; `is_alone` says that no neighbour can have caused it."""
         if error.code() not in CONDEMNING:
-            failure = Failure("delivery-failed", error.name(), _line(error), Disposition.UNAVAILABLE)
+            failure = Failure("delivery-failed", error.name(), one_line(error), Disposition.UNAVAILABLE)
             self.reporter.fail(self.ticket, index, failure)
         elif is_alone:
             is_too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
-            self.condemn(index, "too-large" if is_too_large else "delivery-failed", error.name(), _line(error))
+            self.condemn(index, "too-large" if is_too_large else "delivery-failed", error.name(), one_line(error))
         else:
             self.reporter.suspect(self, index)
 
@@ -130,7 +131,3 @@ class Letters(HandOver):
     def _report_one(self, index: int, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             self.refuse(index, error, is_alone=False)
-
-
-def _line(error: KafkaError) -> str:
-    return " ".join(error.str().split())

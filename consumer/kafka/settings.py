@@ -47,6 +47,9 @@ PRODUCER_DEFAULTS: Mapping[str, Value] = {
 SHARED_DEFAULTS: Mapping[str, Value] = {
     # A connection that a firewall forgot is noticed.
     "socket.keepalive.enable": True,
+    # Errors come as complaints, once each (`errors`); the client's own log repeats them several times a second.
+    # `log_level: 6`, or anything under `debug`, brings it back.
+    "log_level": 2,
 }
 
 _CONSUMER_OWNED: Mapping[str, Value] = {"enable.auto.commit": False, "enable.auto.offset.store": False}
@@ -114,27 +117,27 @@ def compose(kafka: Mapping[str, Any], *, exactly_once: bool = False) -> ClientSe
         raise ConfigError(*problems)
     if exactly_once:
         own["consumer"] = {**own["consumer"], "isolation.level": "read_committed"}
-    settings = ClientSettings(
-        consumer={
-            **SHARED_DEFAULTS,
-            **CONSUMER_DEFAULTS,
-            **_without(shared, PRODUCER),
-            **own["consumer"],
-            **_CONSUMER_OWNED,
-        },
-        producer={
-            **SHARED_DEFAULTS,
-            **PRODUCER_DEFAULTS,
-            **_without(shared, CONSUMER),
-            **own["producer"],
-            **_PRODUCER_OWNED,
-        },
-        admin={**SHARED_DEFAULTS, **_without(shared, CONSUMER | PRODUCER)},
-    )
+    settings = _merge(shared, own["consumer"], own["producer"])
     refused = {*_refusals(Consumer, settings.consumer), *_refusals(Producer, settings.producer)}
     if refused:
         raise ConfigError(*sorted(refused))
     return settings
+
+
+def _merge(shared: Mapping[str, Any], consumer: Mapping[str, Any], producer: Mapping[str, Any]) -> ClientSettings:
+    base = dict(SHARED_DEFAULTS)
+    if "debug" in shared:
+        del base["log_level"]
+    merged_consumer = {**base, **CONSUMER_DEFAULTS, **_without(shared, PRODUCER), **consumer}
+    # The client insists that a fetch holds at least one record of the largest size.
+    largest = int(merged_consumer.get("message.max.bytes", 0))
+    if "fetch.max.bytes" not in {**shared, **consumer}:
+        merged_consumer["fetch.max.bytes"] = max(FETCH_BYTES_MAX, largest)
+    return ClientSettings(
+        consumer={**merged_consumer, **_CONSUMER_OWNED},
+        producer={**base, **PRODUCER_DEFAULTS, **_without(shared, CONSUMER), **producer, **_PRODUCER_OWNED},
+        admin={**base, **_without(shared, CONSUMER | PRODUCER)},
+    )
 
 
 def _section_problems(prefix: str, section: Mapping[str, Any], owned: Mapping[str, str]) -> list[str]:

@@ -35,7 +35,13 @@ class Source:
     """The consumer of the group. Every method is the loop thread's alone."""
 
     def __init__(
-        self, settings: Mapping[str, Value], options: InputOptions, on_revoke: OnRevoke, never: Iterable[str] = ()
+        self,
+        settings: Mapping[str, Value],
+        options: InputOptions,
+        on_revoke: OnRevoke,
+        *,
+        never: Iterable[str] = (),
+        topic_id: Callable[[str], str] = lambda _: "",
     ) -> None:
         """Make the client and subscribe; partitions come with a later `fetch`.
 
@@ -45,12 +51,14 @@ class Source:
             on_revoke: finishes and commits what is in flight of partitions before they go; not called for lost ones.
             never: topics, or regular expressions starting with `^`, that are never input: the outputs. They matter
                 where `options.topics` has a regular expression.
+            topic_id: tells a topic from another one of its name (`Admin.topic_id`); asked at each assignment.
 
         Raises:
             ClientError: the client refuses its settings.
         """
         self._rule = model_rule(options.model)
         self._on_revoke = on_revoke
+        self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
         self._owned: set[TopicPartition] = set()
         """Assigned, and told to the core with their position."""
@@ -228,27 +236,28 @@ class Source:
         except KafkaException as error:
             self._complaints.note(error.args[0])
             return
+        topic_ids = {topic: self._topic_id(topic) for topic in {each.topic for each in asked}}
         positions = {}
         for each in found:
             partition = TopicPartition(each.topic, each.partition)
             if each.error is not None:
                 self._complaints.note(each.error, each.topic)
             elif partition in self._unplaced:  # else it was taken away while we asked
-                positions[partition] = self._position(partition, each)
+                positions[partition] = self._position(partition, each, topic_ids[each.topic])
         for partition in positions:
             del self._unplaced[partition]
             self._owned.add(partition)
         if positions:
             self._events.append(Assigned(positions))
 
-    def _position(self, partition: TopicPartition, found: ClientPartition) -> Position:
+    def _position(self, partition: TopicPartition, found: ClientPartition, topic_id: str) -> Position:
         if found.offset < 0:
             if self._starts_at_end:
                 # Where "the end" was must be known, or an exception in the first fetch would skip what came since.
                 self._next[partition] = self._watermarks(partition)[1]
-            return Position(None)
+            return Position(None, topic_id=topic_id)
         self._next[partition] = self._committed[partition] = found.offset
-        return Position(found.offset, found.metadata or "")
+        return Position(found.offset, found.metadata or "", topic_id)
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         try:
