@@ -1,0 +1,197 @@
+"""A worker's loop: takes work in, runs the batch that is due, answers.
+
+Owns which models are loaded, loading or wanted, and the records that wait for either. Must not know Kafka, or how a
+batch is run.
+
+Theory of operation. One thread receives, runs and answers; it waits for more records only while there is nothing to
+run. Models are loaded by a second thread, so that those that are there go on meanwhile; it hands them over by a queue
+that the loop looks into between two batches.
+"""
+
+import gc
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from queue import Empty, SimpleQueue
+from typing import Final, NamedTuple
+
+from consumer.core.batching import Batchers, BatchOptions
+from consumer.core.types import Disposition, Failure, ModelId
+from consumer.models.options import ModelOptions
+from consumer.transport.controls import Broken, Loaded, LoadModel, Probed, ProbeModel
+from consumer.transport.worker_end import Timing, Work, WorkerEnd
+from consumer.worker import loaders
+from consumer.worker.failures import failure_of, unavailable
+from consumer.worker.runner import Runner
+from consumer.worker.spans import Columns, Sheet, Span
+from schemas.reasons import Reason
+
+LOOK_INTERVAL_S: Final = 0.01
+"""How often the loop looks whether a model is loaded, while one is being loaded and nothing else is to do."""
+
+
+class _Made(NamedTuple):
+    """What the loading thread hands over."""
+
+    model: ModelId
+    outcome: loaders.LoadedModel | Failure
+    load_s: float
+
+
+class Loop:
+    """Serves models on one device."""
+
+    def __init__(self, end: WorkerEnd, models: Mapping[ModelId, ModelOptions], device: str, content_type: str) -> None:
+        """Serve nothing yet.
+
+        Args:
+            end: The way to the supervisor.
+            models: The options of every model that may be asked for.
+            device: Where models are loaded, in torch's words.
+            content_type: What records are that do not say it themselves.
+        """
+        self._end = end
+        self._models = models
+        self._device = device
+        self._content_type = content_type
+        self._runners: dict[ModelId, Runner] = {}
+        self._batchers: Batchers[Columns] = Batchers()
+        self._waiting: dict[ModelId, list[Columns]] = {}
+        """Records of models that are being loaded."""
+        self._wanted: SimpleQueue[ModelId] = SimpleQueue()
+        self._made: SimpleQueue[_Made] = SimpleQueue()
+        self._loader = threading.Thread(target=self._load_wanted, name="loader", daemon=True)
+
+    def run(self) -> None:
+        """Serve until the supervisor is gone.
+
+        Raises:
+            EOFError: It is gone.
+            DeviceLostError: Only a new process can use the device again.
+        """
+        self._loader.start()
+        is_idle = True
+        while True:
+            self._adopt()
+            model = self._batchers.next_due(time.monotonic(), is_idle=is_idle)
+            if model is not None:
+                self._run_batch(model)
+                is_idle = False
+            elif self._batchers.due_at_s is None:
+                is_idle = True
+            self._receive(self._wait_s() if model is None else 0.0)
+
+    def _wait_s(self) -> float | None:
+        """Say how long there is nothing to do but to wait for the supervisor; None: for ever."""
+        due_at_s = self._batchers.due_at_s
+        wait_s = None if due_at_s is None else max(0.0, due_at_s - time.monotonic())
+        if self._waiting:
+            return LOOK_INTERVAL_S if wait_s is None else min(wait_s, LOOK_INTERVAL_S)
+        return wait_s
+
+    def _receive(self, timeout_s: float | None) -> None:
+        """Take in everything that is there, waiting for the first of it."""
+        received = self._end.receive(timeout_s)
+        while received is not None:
+            if isinstance(received, Work):
+                self._take(Columns(received))
+            elif isinstance(received, LoadModel):
+                self._want(received.model)
+            else:
+                assert isinstance(received, ProbeModel)
+                self._probe(received.model)
+            received = self._end.receive(0.0)
+
+    def _take(self, columns: Columns) -> None:
+        """Let a chunk's records wait for their batch, or for their model."""
+        model = columns.work.model
+        if model in self._runners:
+            self._batchers[model].add(columns, columns.work.lengths.tolist(), time.monotonic())
+        elif model in self._waiting:
+            self._waiting[model].append(columns)
+        else:
+            self._decline([Span(columns, 0, len(columns))], _not_here(model))
+
+    def _want(self, model: ModelId) -> None:
+        """Have a model loaded."""
+        assert model in self._models, "the supervisor asks for configured models only"
+        assert model not in self._runners, "a model is loaded once"
+        if model not in self._waiting:
+            self._waiting[model] = []
+            self._wanted.put(model)
+
+    def _load_wanted(self) -> None:
+        """Load models, one after the other, in a thread of their own."""
+        while True:
+            model = self._wanted.get()
+            began_s = time.monotonic()
+            outcome: loaders.LoadedModel | Failure
+            try:
+                outcome = loaders.load(self._models[model], self._device)
+                outcome.warm_up()
+            except Exception as error:  # noqa: BLE001 - loading runs the model's own code
+                outcome = unavailable(failure_of(error))
+            self._made.put(_Made(model, outcome, time.monotonic() - began_s))
+
+    def _adopt(self) -> None:
+        """Serve the models that have been loaded since."""
+        while self._waiting:
+            try:
+                made = self._made.get_nowait()
+            except Empty:
+                return
+            waiting = self._waiting.pop(made.model)
+            if isinstance(made.outcome, Failure):
+                self._end.send(Broken(made.model, made.outcome))
+                self._decline([Span(columns, 0, len(columns)) for columns in waiting], made.outcome)
+                continue
+            options = self._models[made.model]
+            self._runners[made.model] = Runner(made.outcome, options, self._content_type)
+            batch_options = BatchOptions(
+                rows_max=options.rows_max, bytes_max=options.bytes_max, delay_ms_max=options.delay_ms_max
+            )
+            self._batchers.open(made.model, batch_options)
+            # What a model consists of stays: no later collection has to walk it.
+            gc.collect()
+            gc.freeze()
+            self._end.send(Loaded(made.model, made.outcome.version, made.load_s))
+            for columns in waiting:
+                self._take(columns)
+
+    def _probe(self, model: ModelId) -> None:
+        """Ask a broken model again."""
+        runner = self._runners.get(model)
+        failure = _not_here(model) if runner is None else runner.probe()
+        self._end.send(Probed(model) if failure is None else Broken(model, failure))
+
+    def _run_batch(self, model: ModelId) -> None:
+        """Run a model's next batch and answer it."""
+        sheets, failure = self._runners[model].run(self._batchers[model].take())
+        if failure is not None:
+            # Told first: records that come back must not be sent here again before the supervisor knows why they did.
+            self._end.send(Broken(model, failure))
+        for sheet in sheets:
+            self._answer(sheet)
+        if failure is not None:
+            while spans := self._batchers[model].take():
+                self._decline(spans, failure)
+
+    def _answer(self, sheet: Sheet) -> None:
+        """Tell the outcomes of a span's records."""
+        values, keys, failures = sheet.outcomes()
+        timing = Timing(sheet.rows, sheet.queue_s, sheet.infer_s)
+        self._end.answer(sheet.columns.work.chunk, sheet.span.first, values, keys, failures, timing)
+
+    def _decline(self, spans: Iterable[Span], failure: Failure) -> None:
+        """Give records back, untried: their model is not to be had."""
+        now_s = time.monotonic()
+        for span in spans:
+            sheet = Sheet(span, now_s)
+            sheet.fail_open(failure)
+            self._answer(sheet)
+
+
+def _not_here(model: ModelId) -> Failure:
+    """Say that this worker does not have a model."""
+    message = f"model {model!r} is not loaded here"
+    return Failure(str(Reason.MODEL_UNAVAILABLE), "ModelError", message, Disposition.UNAVAILABLE)

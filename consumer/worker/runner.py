@@ -1,0 +1,249 @@
+"""Runs the batches of one model: decode, collate, infer, split, encode.
+
+Owns the isolation of what fails: a batch that raises is divided until the culprits are alone, one that needs too much
+memory until it fits, and a model that fails everything is asked whether it still answers at all. Must not know where
+records come from, when a batch is due, or who is told.
+
+Theory of operation. A batch is divided into groups of records that may share a call, and these into calls of at most
+`rows_max` rows. A record that has more rows than that alone is a call that the model gets in slices, one after the
+other, and whose outputs are put together again. Every record ends on its span's sheet, with a result or a failure.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from consumer.core.types import Failure
+from consumer.models.options import ModelOptions
+from consumer.models.signature import Form
+from consumer.worker.collate import Call, Collator, Inputs, calls, halves, records_of, rows_of
+from consumer.worker.decoding import Decoder, Groups, Loose
+from consumer.worker.encoding import Batch, Encoder, Identity
+from consumer.worker.failures import DeviceLostError, Streak, failure_of, is_device_lost, is_out_of_memory, one_line
+from consumer.worker.failures import unavailable as said_of_the_model
+from consumer.worker.loaders import LoadedModel, Value
+from consumer.worker.spans import Sheet, Span
+from consumer.worker.split import Outputs, Splitter, joined
+
+CALLS_BEFORE_GROWTH = 256
+"""Calls that have to pass before rows that once were too many for the memory are tried again."""
+
+
+class _ModelBrokenError(Exception):
+    """The model failed its probe, too."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+class Runner:
+    """Runs one model's batches. To be used from one thread."""
+
+    def __init__(self, model: LoadedModel, options: ModelOptions, content_type: str) -> None:
+        """Take a model that is loaded and warmed up.
+
+        Args:
+            model: The model.
+            options: Its options.
+            content_type: What records are that do not say it themselves.
+        """
+        self._model = model
+        self._on_host = torch.device(model.device).type == "cpu"
+        self._decoder = Decoder(
+            model.takes,
+            content_type=content_type,
+            is_batched=model.is_batched,
+            is_finite=options.finite,
+            preprocess=model.preprocess,
+        )
+        self._collator = Collator(model.takes)
+        self._splitter = Splitter(model.takes)
+        identity = Identity(options.id, model.version, model.sha256)
+        self._encoder = Encoder(identity, content_type, model.postprocess)
+        self._streak = Streak(options.failures_max)
+        self._rows_max = model.rows_max
+        self._passed = 0
+        """Calls since the last one that needed too much memory."""
+        self._answered: Inputs | None = None
+        """A record that the model answered, kept where nothing else could be asked."""
+        self._tried = self._failed = 0
+        self._is_asked = False
+        """Whether the model has passed its probe during this batch."""
+
+    def run(self, spans: Sequence[Span]) -> tuple[list[Sheet], Failure | None]:
+        """Run a batch.
+
+        Returns:
+            The outcomes of each span's records; and, where the model was found broken, why. Its records without a
+            result are then UNAVAILABLE: they are not at fault.
+
+        Raises:
+            DeviceLostError: The process cannot go on.
+        """
+        started_s = time.monotonic()
+        sheets = [Sheet(span, started_s) for span in spans]
+        groups: Groups = {}
+        for sheet in sheets:
+            self._decoder.decode(sheet, groups)
+        self._tried = self._failed = 0
+        self._is_asked = False
+        try:
+            for portions in groups.values():
+                for call in calls(portions, self._rows_max):
+                    self._tried += records_of(call)
+                    self._attempt(call, self._rows_max)
+        except _ModelBrokenError as error:
+            for sheet in sheets:
+                sheet.fail_open(error.failure)
+            return sheets, error.failure
+        self._streak.settle(self._tried, self._failed)
+        return sheets, None
+
+    def probe(self) -> Failure | None:
+        """Ask the model for its warm-up input, else for the last record that it answered; return why it fails.
+
+        Nothing is known against a model that has neither, so it passes.
+
+        Raises:
+            DeviceLostError: The process cannot go on.
+        """
+        inputs: Mapping[str, Value] | None = self._model.probe_inputs or self._answered
+        if inputs is None:
+            return None
+        try:
+            returned = self._model.call({name: _copied(value) for name, value in inputs.items()})
+            self._splitter.take(returned, None)
+        except Exception as error:  # noqa: BLE001 - a model raises what it likes
+            _refuse_lost_device(error)
+            return said_of_the_model(failure_of(error))
+        return None
+
+    def _attempt(self, call: Call, rows_max: int) -> bool:
+        """Run a call, and where it fails, its parts; write every record's outcome down, and tell whether all passed."""
+        try:
+            outputs, batch = self._infer(call, rows_max)
+        except Exception as error:  # noqa: BLE001 - a model raises what it likes
+            _refuse_lost_device(error)
+            failure = failure_of(error, _texts(call))
+            is_short = is_out_of_memory(error)
+        else:
+            self._encoder.encode(call, outputs, batch)
+            return True
+        # Out of the handler: the exception, and with it the tensors of the failed call, are gone by now.
+        if self._streak.is_suspect and not self._is_asked:
+            broken = self.probe()
+            if broken is not None:
+                raise _ModelBrokenError(broken)
+            self._is_asked = True
+        if is_short:
+            return self._attempt_smaller(call, rows_max, failure)
+        if records_of(call) > 1:
+            return self._attempt_halves(call, rows_max)
+        return self._give_up(call, failure)
+
+    def _attempt_halves(self, call: Call, rows_max: int) -> bool:
+        """Run both halves of a call's records; tell whether all passed."""
+        passed = [self._attempt(half, rows_max) for half in halves(call)]
+        return all(passed)
+
+    def _attempt_smaller(self, call: Call, rows_max: int, failure: Failure) -> bool:
+        """Run a call that needed too much memory in parts, and stay with their size where all of them pass."""
+        if not self._on_host:
+            torch.cuda.empty_cache()
+        rows = min(rows_of(call), rows_max)
+        fewer = max(1, rows // 2)
+        if records_of(call) > 1:
+            has_passed = self._attempt_halves(call, rows_max)
+        elif fewer < rows:
+            has_passed = self._attempt(call, fewer)
+        else:
+            return self._give_up(call, failure)
+        if has_passed:
+            self._rows_max, self._passed = min(self._rows_max, fewer), 0
+        return has_passed
+
+    def _give_up(self, call: Call, failure: Failure) -> bool:
+        """Write down that a record cannot be inferred."""
+        self._failed += 1
+        portion = call[0]
+        portion.sheet.fail(int(portion.indices[0]), failure)
+        return False
+
+    def _infer(self, call: Call, rows_max: int) -> tuple[Outputs, Batch]:
+        """Run the model on a call's records, at most `rows_max` rows at once."""
+        rows = rows_of(call)
+        inputs = self._collator.collate(call)
+        began_s = time.perf_counter()
+        if call[0].plan.form is Form.WHOLE:
+            outputs = self._splitter.take(self._model.call(self._on_device(inputs)), None)
+        elif rows <= rows_max:
+            outputs = self._splitter.take(self._model.call(self._on_device(inputs)), rows)
+        else:
+            outputs = self._infer_sliced(inputs, rows, rows_max)
+        infer_s = time.perf_counter() - began_s
+        for sheet in {id(portion.sheet): portion.sheet for portion in call}.values():
+            sheet.rows = max(sheet.rows, rows)
+            sheet.infer_s += infer_s
+        self._remember(call, rows)
+        return outputs, Batch(rows, round(1e3 * infer_s, 3))
+
+    def _infer_sliced(self, inputs: Inputs, rows: int, rows_max: int) -> Outputs:
+        """Run the model on more rows than it takes at once."""
+        parts: list[Outputs] = []
+        for first in range(0, rows, rows_max):
+            stop = min(first + rows_max, rows)
+            part = {name: _sliced(value, first, stop, rows) for name, value in inputs.items()}
+            parts.append(self._splitter.take(self._model.call(self._on_device(part)), stop - first))
+        return joined(parts)
+
+    def _on_device(self, inputs: Inputs) -> Mapping[str, Value]:
+        """Copy tensors to the device."""
+        if self._on_host:
+            return inputs
+        return {
+            name: value if isinstance(value, list) else value.to(self._model.device) for name, value in inputs.items()
+        }
+
+    def _remember(self, call: Call, rows: int) -> None:
+        """Take note of a call that passed."""
+        self._passed += 1
+        if self._rows_max < self._model.rows_max and self._passed >= CALLS_BEFORE_GROWTH:
+            self._rows_max, self._passed = min(2 * self._rows_max, self._model.rows_max), 0
+        if self._model.probe_inputs is None and rows > 0:
+            first = call[0].part(0, 1)
+            if first.rows <= self._rows_max:
+                self._answered = dict(self._on_device(self._collator.collate([first])))
+
+
+def _refuse_lost_device(error: Exception) -> None:
+    """Give up where only a new process can go on."""
+    if is_device_lost(error):
+        raise DeviceLostError(one_line(str(error))) from error
+
+
+def _sliced(value: Value, first: int, stop: int, rows: int) -> Value:
+    """Cut rows out of an input; a BYTES input has the same number of elements in each."""
+    if isinstance(value, torch.Tensor):
+        return value[first:stop]
+    width = len(value) // rows
+    return value[first * width : stop * width]
+
+
+def _copied(value: Value) -> Value:
+    """Copy an input, so that a model that writes to it does not spoil it."""
+    return value.clone() if isinstance(value, torch.Tensor) else list(value)
+
+
+def _texts(call: Call) -> list[bytes]:
+    """List the texts of a call's records: what an exception's message must not repeat."""
+    return [
+        element
+        for portion in call
+        if isinstance(portion, Loose)
+        for inputs in portion.inputs
+        for elements in inputs
+        if isinstance(elements, list)
+        for element in elements
+    ]

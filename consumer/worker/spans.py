@@ -1,0 +1,150 @@
+"""Which records a batch consists of, and the outcomes it collects for them.
+
+Owns positions, columns and the sheet that outcomes are written on. Must not know what a payload holds or a model does.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from consumer.core.batching import Part
+from consumer.core.types import Failure
+from consumer.transport.worker_end import Cells, Work
+from schemas.records import Source
+
+Octets: TypeAlias = npt.NDArray[np.uint8]
+"""Bytes as an array."""
+
+Indices: TypeAlias = npt.NDArray[np.intp]
+"""Positions of records in their chunk."""
+
+
+class Columns:
+    """What is known about every record of a chunk before it is decoded, as columns."""
+
+    def __init__(self, work: Work) -> None:
+        """Read the columns of `work`; its memory has to stay valid as long as they are used."""
+        self.work = work
+        self.octets: Octets = np.frombuffer(work.buffer, np.uint8)
+        """All payloads, joined."""
+        self.ends: npt.NDArray[np.int64] = np.cumsum(work.lengths, dtype=np.int64)
+        self.starts: npt.NDArray[np.int64] = self.ends - work.lengths
+        """Where each payload begins and ends in `octets`."""
+        self.offsets = work.offsets
+        counts = [count for _, _, count in work.sources]
+        self.sources: Indices = np.repeat(np.arange(len(counts)), counts)
+        """For each record, the index of its topic and partition in `work.sources`."""
+        self.fetched_s: npt.NDArray[np.float64] = np.repeat(
+            [fetched_s for _, fetched_s in work.fetched_s], [count for count, _ in work.fetched_s]
+        )
+        """When each record was fetched, monotonic seconds."""
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self.work)
+
+    @cached_property
+    def partitions(self) -> npt.NDArray[np.int64]:
+        """The source partition of each entry of `work.sources`."""
+        return np.array([partition for _, partition, _ in self.work.sources], np.int64)
+
+    @cached_property
+    def topics(self) -> Indices:
+        """A number for the topic of each entry of `work.sources`."""
+        numbers: dict[str, int] = {}
+        return np.array([numbers.setdefault(topic, len(numbers)) for topic, _, _ in self.work.sources], np.intp)
+
+    def payload(self, index: int) -> memoryview:
+        """Return a record's payload, where it lies."""
+        return self.work.buffer[self.starts[index] : self.ends[index]]
+
+    def source(self, index: int) -> Source:
+        """Tell where a record comes from."""
+        topic, partition, _ = self.work.sources[self.sources[index]]
+        return Source(topic, partition, int(self.offsets[index]))
+
+    def content_type(self, index: int) -> str | None:
+        """Tell what a record says it is."""
+        return None if self.work.content_types is None else self.work.content_types[index]
+
+
+Span: TypeAlias = Part[Columns]
+"""Consecutive records of a chunk: `first` up to `stop`, exclusive."""
+
+
+class Sheet:
+    """The outcomes of a span's records: each gets a result or a failure, once."""
+
+    def __init__(self, span: Span, started_s: float) -> None:
+        """Begin a batch at `started_s` (monotonic seconds)."""
+        self.span = span
+        self.rows = 0
+        """Rows of the largest call that one of the records was part of."""
+        self.infer_s = 0.0
+        """Seconds of all calls that they were part of."""
+        self.queue_ms: npt.NDArray[np.float64] = np.round(
+            1e3 * (started_s - span.item.fetched_s[span.first : span.stop]), 3
+        )
+        """From each record's fetch to the batch's start, in milliseconds."""
+        self.failures: dict[int, Failure] = {}
+        self._tables: list[tuple[Indices, Octets, Octets]] = []
+        self._values: dict[int, bytes] = {}
+        self._keys: dict[int, bytes] = {}
+
+    @property
+    def columns(self) -> Columns:
+        """The chunk."""
+        return self.span.item
+
+    @property
+    def queue_s(self) -> float:
+        """From the fetch of the oldest record to the batch's start."""
+        return float(self.queue_ms.max()) / 1e3
+
+    def put(self, index: int, value: bytes, key: bytes) -> None:
+        """Write down one record's result."""
+        self._values[index] = value
+        self._keys[index] = key
+
+    def put_table(self, indices: Indices, values: Octets, keys: Octets) -> None:
+        """Write down results of equal length: one row of `values` and of `keys` for each of `indices`."""
+        self._tables.append((indices, values, keys))
+
+    def fail(self, index: int, failure: Failure) -> None:
+        """Write down that one record has no result."""
+        self.failures[index] = failure
+
+    def fail_open(self, failure: Failure) -> None:
+        """Write down the same failure for every record that has no outcome yet."""
+        done = set(self._values).union(self.failures, *(indices.tolist() for indices, _, _ in self._tables))
+        for index in range(self.span.first, self.span.stop):
+            if index not in done:
+                self.failures[index] = failure
+
+    def outcomes(self) -> tuple[Cells, Cells, Mapping[int, Failure]]:
+        """Return the columns of result payloads and keys, and the failures by index in the chunk."""
+        first, stop = self.span.first, self.span.stop
+        if not self._values and not self.failures and len(self._tables) == 1:
+            _, values, keys = self._tables[0]
+            assert len(values) == stop - first, "every record has an outcome"
+            return values, keys, self.failures
+        for indices, value_table, key_table in self._tables:
+            order = indices.tolist()
+            self._values.update(zip(order, _rows(value_table), strict=True))
+            self._keys.update(zip(order, _rows(key_table), strict=True))
+        assert len(self._values) + len(self.failures) == stop - first, "every record has one outcome"
+        return (
+            [self._values.get(index, b"") for index in range(first, stop)],
+            [self._keys.get(index, b"") for index in range(first, stop)],
+            self.failures,
+        )
+
+
+def _rows(table: Octets) -> list[bytes]:
+    """Cut a table into its rows."""
+    _, width = table.shape
+    whole = table.tobytes()
+    return [whole[at : at + width] for at in range(0, len(whole), width)] if width else [b""] * len(table)

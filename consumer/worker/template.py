@@ -1,0 +1,188 @@
+"""Template batches: records of one producer are mostly equal in all bytes but their id's and their tensors'.
+
+Owns the layout that such records share, the whole-batch comparison that finds them, and the cache of layouts. What is
+found here is decoded by array operations in a fraction of the codec's time, and to the same tensors: whatever is not
+proven equal byte for byte goes the codec's way. Must not know models, calls or results.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from consumer.worker.binding import Plan
+from consumer.worker.layout import leaves
+from consumer.worker.spans import Columns, Indices, Octets, Sheet
+from schemas.datatypes import BYTES
+from schemas.records import Request
+
+RECORDS_MIN = 8
+"""Fewer records of one length than this are decoded one by one, which is cheaper then."""
+
+TEMPLATES_MAX = 16
+"""Templates that are remembered for one model."""
+
+ATTEMPTS_MAX = 4
+"""Templates that are tried on, or made of, the records of one length in one batch."""
+
+PAUSE_MAX = 64
+"""Batches for which a length is left alone at most, once its records turned out to have little in common."""
+
+_ASCII_MAX = 0x7F
+_UNFIT = frozenset({BYTES, "BOOL"})
+"""Datatypes whose bytes the codec looks at: they may differ in length, or hold what is refused."""
+
+
+class Template:
+    """Where the id and the tensors stand in records that are otherwise equal.
+
+    Attributes:
+        length: bytes of each record.
+        plan: how the tensors become the model's inputs.
+        id: the id's bytes; None where the records have none.
+        tensors: the bytes of each of the model's inputs, None where it is made, not sent.
+    """
+
+    def __init__(self, record: bytes, request: Request, plan: Plan) -> None:
+        """Take the layout of a record that the codec has decoded to `request`, bound by `plan`.
+
+        Raises:
+            ValueError: No template can be made of such a record.
+        """
+        found = leaves(record)
+        self.length = len(record)
+        self.plan = plan
+        self.id: slice | None = None
+        if request.id is not None:
+            self.id = found[("id",)].content
+        self.tensors: list[slice | None] = []
+        for at in plan.picks:
+            if at < 0:
+                self.tensors.append(None)
+                continue
+            leaf = found.get(("inputs", at, "data"))
+            if leaf is None or leaf.kind != "bin" or leaf.first == leaf.stop or request.inputs[at].datatype in _UNFIT:
+                raise ValueError("a tensor that is not raw numbers")
+            self.tensors.append(leaf.content)
+        self._fixed = list(_between([self.id, *self.tensors], self.length))
+        octets = np.frombuffer(record, np.uint8)
+        self._expected = [octets[part] for part in self._fixed]
+
+    def matches(self, table: Octets) -> npt.NDArray[np.bool_]:
+        """Compare records, the rows of `table`; tell which the codec would decode to the same but id and elements."""
+        alike = np.ones(len(table), np.bool_)
+        for part, expected in zip(self._fixed, self._expected, strict=True):
+            alike &= (table[:, part] == expected).all(axis=1)
+        if self.id is not None:
+            alike &= (table[:, self.id] <= _ASCII_MAX).all(axis=1)  # what is not ASCII may be no UTF-8
+        return alike
+
+
+class Block(NamedTuple):
+    """Records of one span that share a template."""
+
+    sheet: Sheet
+    indices: Indices
+    """Positions in the chunk, rising."""
+    template: Template
+    table: Octets
+    """One record a row, in place where that is possible."""
+
+    @property
+    def plan(self) -> Plan:
+        """How the tensors become the model's inputs."""
+        return self.template.plan
+
+    @property
+    def records(self) -> int:
+        """Count the records."""
+        return len(self.indices)
+
+    @property
+    def rows(self) -> int:
+        """Count the rows."""
+        return len(self.indices) * self.template.plan.rows
+
+    def part(self, first: int, stop: int) -> "Block":
+        """Cut out records."""
+        return self._replace(indices=self.indices[first:stop], table=self.table[first:stop])
+
+    def elements(self, number: int) -> npt.NDArray[np.generic] | None:
+        """Copy one input's elements out, shape (rows, *example's shape); None where the input is made, not sent."""
+        place, plan = self.template.tensors[number], self.template.plan
+        if place is None:
+            return None
+        copied = np.ascontiguousarray(self.table[:, place])
+        dtype = plan.dtypes[number]
+        assert dtype is not None, "no template has a tensor of BYTES"
+        return copied.view(dtype).reshape(self.rows, *plan.shapes[number])
+
+
+class Templates:
+    """The templates that one model's records were found to have."""
+
+    def __init__(self) -> None:
+        """Know none yet."""
+        self._known: OrderedDict[Template, None] = OrderedDict()
+        self._pauses: dict[int, tuple[int, int]] = {}
+        """By length: batches to go, and how many it was left alone for last time."""
+
+    def candidates(self, columns: Columns, first: int, stop: int) -> Iterator[tuple[Indices, Octets]]:
+        """Find records of equal length among `first` to `stop`: their positions, and their bytes as a table."""
+        if stop - first < RECORDS_MIN:
+            return
+        lengths = columns.work.lengths[first:stop]
+        starts = columns.starts[first:stop]
+        length = int(lengths[0])
+        if bool((lengths == length).all()):
+            if length:
+                at = int(starts[0])
+                table = columns.octets[at : at + length * (stop - first)].reshape(stop - first, length)
+                yield np.arange(first, stop), table
+            return
+        found, inverse, counts = np.unique(lengths, return_inverse=True, return_counts=True)
+        for number, length in enumerate(found.tolist()):
+            if counts[number] >= RECORDS_MIN and length:
+                chosen = np.flatnonzero(inverse == number)
+                windows = np.lib.stride_tricks.sliding_window_view(columns.octets, length)
+                yield chosen + first, windows[starts[chosen]]
+
+    def known(self, length: int) -> list[Template]:
+        """List the templates of a length, the one last used first, and so few that an attempt is left for another."""
+        return [template for template in reversed(self._known) if template.length == length][: ATTEMPTS_MAX - 1]
+
+    def used(self, template: Template) -> None:
+        """Remember a template, and that it was of use."""
+        self._known[template] = None
+        self._known.move_to_end(template)
+        self._pauses.pop(template.length, None)
+        if len(self._known) > TEMPLATES_MAX:
+            self._known.popitem(last=False)
+
+    def may_learn(self, length: int) -> bool:
+        """Tell whether it is time to make a template of a record of this length."""
+        left, last = self._pauses.get(length, (0, 0))
+        if left:
+            self._pauses[length] = (left - 1, last)
+        return left == 0
+
+    def in_vain(self, length: int) -> None:
+        """Leave a length alone for a while: its records have little in common."""
+        _, last = self._pauses.get(length, (0, 0))
+        pause = min(2 * last or 1, PAUSE_MAX)
+        if len(self._pauses) >= TEMPLATES_MAX * PAUSE_MAX:
+            self._pauses.clear()
+        self._pauses[length] = (pause, pause)
+
+
+def _between(places: list[slice | None], length: int) -> Iterator[slice]:
+    """List what lies between the places, which do not overlap."""
+    at = 0
+    for place in sorted((place.start, place.stop) for place in places if place is not None):
+        if at < place[0]:
+            yield slice(at, place[0])
+        at = place[1]
+    if at < length:
+        yield slice(at, length)
