@@ -64,7 +64,6 @@ class Health:
             events.WorkerReady: self._worker_ready,
             events.WorkerExited: self._worker_exited,
             events.ModelLoaded: self._model_loaded,
-            events.ModelFailed: self._model_failed,
             events.ModelProbed: self._model_probed,
             events.Drain: self._drain,
         }
@@ -72,6 +71,7 @@ class Health:
             actions.Pause: self._pause,
             actions.Resume: self._resume,
             actions.Spawn: self._spawn,
+            actions.Note: self._note,
             actions.Stop: self._stop,
         }
 
@@ -195,8 +195,10 @@ class Health:
         each = self._models[event.model]
         each.version, each.broken = event.version, None
 
-    def _model_failed(self, event: events.ModelFailed) -> None:
-        self._models[event.model].broken = event.failure.message
+    def _note(self, action: actions.Note) -> None:
+        """Note that the core opened a model's breaker: one worker that cannot load a model breaks nothing yet."""
+        if action.name == "model.broken":
+            self._models[str(action.fields["model"])].broken = str(action.fields["message"])
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._models[event.model].broken = None

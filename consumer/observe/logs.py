@@ -22,6 +22,13 @@ from consumer.observe.metrics import exit_reason
 from consumer.observe.observer import Snapshot
 from consumer.observe.options import LoggingOptions
 
+NOTE_LEVELS = {
+    "model.broken": logging.ERROR,
+    "offset_map.ignored": logging.WARNING,
+    "records.dropped": logging.WARNING,
+}
+"""How bad the core's notes are; those not listed are the course of things."""
+
 _KINDS_MAX = 1_024
 """Kinds of warnings that the limit remembers; the one seen longest ago is forgotten first."""
 
@@ -123,7 +130,6 @@ class Journal:
             events.WorkerExited: self._worker_exited,
             events.ModelLoaded: self._model_loaded,
             events.ModelFailed: self._model_failed,
-            events.ModelProbed: lambda event: self._log.info("model.recovered", model=event.model, worker=event.worker),
             events.DeliveryFailed: self._delivery_failed,
             events.Committed: self._committed,
             events.Drain: lambda _event: self._log.info("drain.started"),
@@ -131,7 +137,9 @@ class Journal:
         self._actions: dict[type, Callable[[Any], None]] = {
             actions.DeadLetter: self._dead_letter,
             actions.Stop: self._stop,
-            actions.Note: lambda action: self._log.info(action.name, **action.fields),
+            actions.Note: lambda action: self._log.log(
+                NOTE_LEVELS.get(action.name, logging.INFO), action.name, **action.fields
+            ),
         }
         if logging.getLogger("consumer").isEnabledFor(logging.DEBUG):
             self._events[events.Answered] = self._answered
@@ -175,7 +183,7 @@ class Journal:
         )
 
     def _model_failed(self, event: events.ModelFailed) -> None:
-        self._log.error(
+        self._log.warning(
             "model.failed",
             model=event.model,
             worker=event.worker,

@@ -190,7 +190,6 @@ class Metrics:
             events.WorkerReady: self._worker_ready,
             events.WorkerExited: self._worker_exited,
             events.ModelLoaded: self._model_loaded,
-            events.ModelFailed: self._model_failed,
             events.ModelProbed: self._model_probed,
             events.Answered: self._answer,
             events.Delivered: self._deliver,
@@ -205,6 +204,7 @@ class Metrics:
             actions.Release: self._release,
             actions.Produce: self._produce,
             actions.DeadLetter: self._dead_letter,
+            actions.Note: self._note,
         }
         for model in self._models:
             self._of(MODEL_AVAILABLE, model).set(0)
@@ -300,8 +300,9 @@ class Metrics:
         self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
         self._of(LOAD_SECONDS, self._label(event.model)).observe(event.load_s)
 
-    def _model_failed(self, event: events.ModelFailed) -> None:
-        self._of(MODEL_AVAILABLE, self._label(event.model)).set(0)
+    def _note(self, action: actions.Note) -> None:
+        if action.name == "model.broken":
+            self._of(MODEL_AVAILABLE, self._label(str(action.fields["model"]))).set(0)
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)

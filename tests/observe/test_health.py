@@ -1,13 +1,20 @@
+import inspect
+
 import pytest
 
-from consumer.core import actions, events
+from consumer.core import actions, dispatcher, events
 from consumer.core.types import Disposition, Failure, TopicPartition, WorkerId
+from consumer.observe import logs
 from consumer.observe.health import Health
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
 P0 = TopicPartition("requests", 0)
-BROKEN = Failure("model-unavailable", "RuntimeError", "weights are gone", Disposition.UNAVAILABLE)
+
+
+def broken(model: str) -> actions.Note:
+    """Make the core's note that a model's breaker has opened."""
+    return actions.Note("model.broken", {"model": model, "message": "weights are gone"})
 
 
 @pytest.fixture
@@ -68,10 +75,24 @@ def test_a_dead_worker_ends_readiness_until_its_successor_is_up(ready: Health) -
 )
 def test_a_broken_model_ends_readiness_until_it_works_again(ready: Health, healed: events.Event) -> None:
     """An open breaker is named with its cause, and closed by a probe or a new load."""
-    ready.observe(events.ModelFailed(WorkerId(0), "fraud", BROKEN))
+    ready.observe_action(broken("fraud"))
     assert ready.not_ready() == ["model 'fraud' is broken: weights are gone"]
     ready.observe(healed)
     assert ready.not_ready() == []
+
+
+def test_a_model_that_fails_on_one_worker_only_is_not_broken(ready: Health) -> None:
+    """Whether a failure breaks a model is the core's decision: the fact alone ends no readiness."""
+    failure = Failure("model-unavailable", "RuntimeError", "out of memory", Disposition.UNAVAILABLE)
+    ready.observe(events.ModelFailed(WorkerId(0), "fraud", failure))
+    ready.observe_action(actions.Note("records.dropped", {"model": "fraud"}))
+    assert ready.not_ready() == []
+
+
+def test_the_core_s_note_goes_by_the_name_that_is_listened_for() -> None:
+    """The name that the core writes is the one that health, figures and the log know."""
+    assert '"model.broken"' in inspect.getsource(dispatcher)
+    assert "model.broken" in logs.NOTE_LEVELS
 
 
 def test_draining_is_not_ready_and_still_alive(ready: Health) -> None:
@@ -86,7 +107,7 @@ def test_draining_is_not_ready_and_still_alive(ready: Health) -> None:
 def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
     """The status tells phase, levels, partitions, workers and models as they are."""
     ready.observe(events.ModelLoaded(WorkerId(0), "fraud", "v1", 0.1))
-    ready.observe(events.ModelFailed(WorkerId(0), "intent", BROKEN))
+    ready.observe_action(broken("intent"))
     ready.observe_action(actions.Pause([P0]))
     ready.publish(Snapshot(in_flight_records=3, in_flight_bytes=30, lag={P0: 12}))
     clock.now += 2.0

@@ -143,7 +143,6 @@ def test_the_journal_writes_transitions(stream: io.StringIO) -> None:
         events.WorkerExited(WorkerId(3), 3, "cannot import torch"),
         events.ModelLoaded(WorkerId(1), "fraud", "v1", 0.25),
         events.ModelFailed(WorkerId(1), "fraud", failure),
-        events.ModelProbed(WorkerId(1), "fraud"),
         events.Committed({P0: 4}),
         events.Committed({P0: 4}, "ILLEGAL_GENERATION"),
         events.Drain(),
@@ -151,7 +150,8 @@ def test_the_journal_writes_transitions(stream: io.StringIO) -> None:
     ):
         journal.observe(event)
     for action in (
-        actions.Note("window.filled", {"model": "fraud"}),
+        actions.Note("model.recovered", {"model": "fraud"}),
+        actions.Note("model.broken", {"model": "fraud"}),
         actions.Stop(0, "drained"),
         actions.Stop(4, "the topic is gone"),
         actions.Flush(),
@@ -168,14 +168,13 @@ def test_the_journal_writes_transitions(stream: io.StringIO) -> None:
         {"event": "model.loaded", "level": "info", "model": "fraud", "worker": 1, "version": "v1", "load_s": 0.25},
         {
             "event": "model.failed",
-            "level": "error",
+            "level": "warning",
             "model": "fraud",
             "worker": 1,
             "reason": "model-unavailable",
             "error": "RuntimeError",
             "failure": "weights are gone",
         },
-        {"event": "model.recovered", "level": "info", "model": "fraud", "worker": 1},
         {
             "event": "commit.failed",
             "level": "warning",
@@ -183,7 +182,8 @@ def test_the_journal_writes_transitions(stream: io.StringIO) -> None:
             "partitions": {"requests": [0]},
         },
         {"event": "drain.started", "level": "info"},
-        {"event": "window.filled", "level": "info", "model": "fraud"},
+        {"event": "model.recovered", "level": "info", "model": "fraud"},
+        {"event": "model.broken", "level": "error", "model": "fraud"},
         {"event": "supervisor.stopped", "level": "info", "exit_code": 0, "reason": "drained"},
         {"event": "supervisor.stopped", "level": "error", "exit_code": 4, "reason": "the topic is gone"},
     ]

@@ -6,7 +6,6 @@ from consumer.core import actions, events
 from consumer.core.types import (
     Chunk,
     ChunkId,
-    Disposition,
     Failure,
     Generation,
     Run,
@@ -202,13 +201,12 @@ def test_partitions_pauses_and_lag_follow_the_assignment(metrics: Metrics) -> No
 def test_models_are_available_from_load_to_failure_and_again_after_a_probe(metrics: Metrics) -> None:
     """Availability is 0 before the load, 1 after it, 0 while the breaker is open, 1 after the probe passed."""
     seen = [value(metrics, "consumer_model_available", model="fraud")]
-    for event in (
-        events.ModelLoaded(WorkerId(1), "fraud", "v1", 1.5),
-        events.ModelFailed(WorkerId(1), "fraud", Failure("model-unavailable", "E", "m", Disposition.UNAVAILABLE)),
-        events.ModelProbed(WorkerId(1), "fraud"),
-    ):
-        metrics.observe(event)
-        seen.append(value(metrics, "consumer_model_available", model="fraud"))
+    metrics.observe(events.ModelLoaded(WorkerId(1), "fraud", "v1", 1.5))
+    seen.append(value(metrics, "consumer_model_available", model="fraud"))
+    metrics.observe_action(actions.Note("model.broken", {"model": "fraud", "message": "weights are gone"}))
+    seen.append(value(metrics, "consumer_model_available", model="fraud"))
+    metrics.observe(events.ModelProbed(WorkerId(1), "fraud"))
+    seen.append(value(metrics, "consumer_model_available", model="fraud"))
     assert seen == [0, 1, 0, 1]
     assert value(metrics, "consumer_model_load_seconds_sum", model="fraud") == 1.5
 
