@@ -9,15 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.network import PIXELS
+from benchmarks import PIXELS
+from benchmarks.topics import PARTITIONS
 from schemas.codecs import MSGPACK, encode_request
 from schemas.records import Request
 from schemas.tensors import Tensor
 
 MODEL = "mlp"
-PARTITIONS = 4
 IMAGES = 4_096
 """Different images; they repeat after that."""
 
@@ -37,19 +36,12 @@ def requests(count: int) -> Iterator[bytes]:
         yield bytes(value)
 
 
-def create_topic(bootstrap: str, name: str) -> None:
-    """Create a topic of as many partitions as every topic here has, and wait for it."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for created in admin.create_topics([NewTopic(name, PARTITIONS, 1)]).values():
-        created.result(30)
-
-
 def load(bootstrap: str, topic: str, count: int) -> None:
-    """Create a topic and fill it, evenly over its partitions."""
-    create_topic(bootstrap, topic)
+    """Fill a topic, evenly over its partitions."""
     producer = Producer(
         {
             "bootstrap.servers": bootstrap,
+            "log_level": 0,
             "enable.idempotence": True,
             "linger.ms": 20,
             "batch.size": 1_000_000,

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from confluent_kafka import Consumer, Message, Producer
 
-from benchmarks.network import PIXELS, Network, load
+from benchmarks import PIXELS
+from benchmarks.network import Network, load
 
 Loop: TypeAlias = Callable[[Consumer, Producer, Network, str], None]
 
@@ -81,15 +82,16 @@ def tuned(consumer: Consumer, producer: Producer, network: Network, target: str)
             uncommitted, commit_at = False, time.monotonic() + COMMIT_INTERVAL_S
 
 
-LOOPS: dict[str, tuple[Loop, dict[str, object], dict[str, object]]] = {
-    "simple": (simple, {}, {}),
-    "tuned": (
-        tuned,
-        {"fetch.queue.backoff.ms": 5, "max.partition.fetch.bytes": 10_485_760, "queued.max.messages.kbytes": 262_144},
-        {"linger.ms": 5, "queue.buffering.max.messages": 1_000_000},
-    ),
+CONSUMER = {
+    "auto.offset.reset": "earliest",
+    "enable.auto.commit": False,
+    # With its default of a second, a loop that is faster than the network stalls each time its queue was full.
+    "fetch.queue.backoff.ms": 5,
+    "max.partition.fetch.bytes": 10_485_760,
+    "queued.max.messages.kbytes": 262_144,
 }
-"""Each loop with the settings of its consumer and its producer."""
+PRODUCER = {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "queue.buffering.max.messages": 1_000_000}
+LOOPS: dict[str, Loop] = {"simple": simple, "tuned": tuned}
 
 
 def stop(_number: int, _frame: object) -> None:
@@ -101,18 +103,12 @@ def stop(_number: int, _frame: object) -> None:
 def main(name: str, bootstrap: str, group: str, source: str, target: str, directory: str) -> None:
     """Run a loop until SIGTERM."""
     signal.signal(signal.SIGTERM, stop)
-    loop, consumer_settings, producer_settings = LOOPS[name]
     network = load(Path(directory))
     network(torch.zeros(256, PIXELS))
-    shared: dict[str, object] = {"bootstrap.servers": bootstrap}
-    consumer = Consumer(
-        shared
-        | {"group.id": group, "auto.offset.reset": "earliest", "enable.auto.commit": False, "check.crcs": False}
-        | consumer_settings
-    )
-    producer = Producer(shared | {"enable.idempotence": True, "acks": "all"} | producer_settings)
+    consumer = Consumer(CONSUMER | {"bootstrap.servers": bootstrap, "group.id": group})
+    producer = Producer(PRODUCER | {"bootstrap.servers": bootstrap})
     consumer.subscribe([source])
-    loop(consumer, producer, network, target)
+    LOOPS[name](consumer, producer, network, target)
     producer.flush()
     consumer.close()
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-PIXELS, HIDDEN, CLASSES = 784, 32, 10
-EXPORTED, WEIGHTS = "mlp.pt2", "mlp.safetensors"
+from benchmarks import EXPORTED, PIXELS, WEIGHTS
+
+HIDDEN, CLASSES = 32, 10
 
 
 class Network(nn.Module):

@@ -25,9 +25,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.load import MODEL, PARTITIONS, create_topic, load
-from benchmarks.network import EXPORTED
-from benchmarks.watch import Measurement, StalledError, Subject, Topics, watch
+from benchmarks import EXPORTED
+from benchmarks.load import MODEL, load
+from benchmarks.topics import PARTITIONS, Topics
+from benchmarks.watch import Measurement, StalledError, Subject, watch
 from consumer.demo import broker as brokers
 
 OUT = Path(__file__).parent / "out"
@@ -94,24 +95,27 @@ def tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:].strip()
 
 
-def measure(bench: Bench, subject: str) -> Measurement:
+def measure(bench: Bench, topics: Topics, subject: str) -> Measurement:
     """Run one subject over the whole topic."""
     run = f"bench-{subject}-{uuid.uuid4().hex[:8]}"
     target = f"{run}.{MODEL}"
-    create_topic(bench.bootstrap, target)
-    with started(bench.command(subject, run), bench.directory / f"{run}.log") as pid:
-        return watch(
-            Topics(bench.bootstrap),
-            Subject(
-                pid=pid,
-                broker_pid=bench.broker_pid,
-                group=run,
-                source=bench.source,
-                target=target,
-                partitions=PARTITIONS,
-                count=bench.count,
-            ),
-        )
+    topics.create(target)
+    try:
+        with started(bench.command(subject, run), bench.directory / f"{run}.log") as pid:
+            return watch(
+                topics,
+                Subject(
+                    pid=pid,
+                    role="supervisor" if subject == "program" else "loop",
+                    broker_pid=bench.broker_pid,
+                    group=run,
+                    source=bench.source,
+                    target=target,
+                    count=bench.count,
+                ),
+            )
+    finally:
+        topics.delete(target)
 
 
 def report(measured: dict[str, list[Measurement]]) -> Table:
@@ -150,7 +154,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Measure and report; 1 where a run failed, 4 where there is no broker to measure on."""
-    asked, console = arguments(), Console()
+    asked = arguments()
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     subjects = [each for each in SUBJECTS if not asked.only or each in asked.only or each == BASELINE]
     OUT.mkdir(exist_ok=True)
     try:
@@ -172,6 +177,8 @@ def main() -> int:
             workers=asked.workers,
             directory=Path(directory),
         )
+        topics = Topics(bench.bootstrap)
+        topics.create(bench.source)
         load(bench.bootstrap, bench.source, bench.count)
         console.print(f"loaded: {bench.count:,} records, {PARTITIONS} partitions")
         measured: dict[str, list[Measurement]] = {subject: [] for subject in subjects}
@@ -179,7 +186,7 @@ def main() -> int:
             turned = subjects if round_number % 2 else subjects[::-1]
             for subject in turned:
                 try:
-                    result = measure(bench, subject)
+                    result = measure(bench, topics, subject)
                 except StalledError as error:
                     console.print(f"[red]{subject}: {error}")
                     return 1

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 
 import psutil
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from benchmarks.topics import Topics
 
 SAMPLE_S = 0.02
 STALL_S = 60.0
@@ -45,35 +45,26 @@ class Measurement:
         return self.records / self.seconds
 
 
-@dataclass(slots=True)
-class Topics:
-    """A cluster's offsets, asked for by one client that is kept."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is watched."""
 
-    bootstrap: str
-    admin: AdminClient = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Connect."""
-        self.admin = AdminClient({"bootstrap.servers": self.bootstrap})
-
-    def delivered(self, topic: str, partitions: int) -> int:
-        """Count a new topic's records by its end offsets."""
-        asked = {TopicPartition(topic, number): OffsetSpec.latest() for number in range(partitions)}
-        return sum(answer.result(10).offset for answer in self.admin.list_offsets(asked).values())
-
-    def committed(self, group: str, topic: str, partitions: int) -> int:
-        """Sum a group's committed offsets."""
-        asked = [TopicPartition(topic, number) for number in range(partitions)]
-        (answer,) = self.admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, asked)]).values()
-        return sum(max(each.offset, 0) for each in answer.result(10).topic_partitions)
+    pid: int
+    role: str
+    """What to call its main process."""
+    broker_pid: int | None
+    group: str
+    source: str
+    target: str
+    count: int
 
 
-def use(pid: int, broker_pid: int | None, usage: Usage) -> Usage:
+def use(subject: Subject, usage: Usage) -> Usage:
     """Sample a run's processes; `usage` carries the peaks on."""
-    root = psutil.Process(pid)
-    roles = {pid: "supervisor"} | {child.pid: "workers" for child in root.children(recursive=True)}
-    if broker_pid is not None:
-        roles[broker_pid] = "broker"
+    root = psutil.Process(subject.pid)
+    roles = {subject.pid: subject.role} | {child.pid: "workers" for child in root.children(recursive=True)}
+    if subject.broker_pid is not None:
+        roles[subject.broker_pid] = "broker"
     sampled = Usage(peak_rss=usage.peak_rss)
     resident: dict[str, int] = {}
     for each, role in roles.items():
@@ -89,19 +80,6 @@ def use(pid: int, broker_pid: int | None, usage: Usage) -> Usage:
     return sampled
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What is watched."""
-
-    pid: int
-    broker_pid: int | None
-    group: str
-    source: str
-    target: str
-    partitions: int
-    count: int
-
-
 def watch(topics: Topics, subject: Subject) -> Measurement:
     """Follow a run from its first result until all are delivered and committed.
 
@@ -112,8 +90,8 @@ def watch(topics: Topics, subject: Subject) -> Measurement:
     first_at_s = first = delivered = 0.0
     moved_at_s = time.monotonic()
     while delivered < subject.count:
-        seen, now_s = topics.delivered(subject.target, subject.partitions), time.monotonic()
-        usage = use(subject.pid, subject.broker_pid, usage)
+        seen, now_s = topics.end(subject.target), time.monotonic()
+        usage = use(subject, usage)
         if not delivered and seen:
             first, first_at_s, before = seen, now_s, usage
         moved_at_s = now_s if seen > delivered else moved_at_s
@@ -123,7 +101,7 @@ def watch(topics: Topics, subject: Subject) -> Measurement:
             raise StalledError(message)
         time.sleep(SAMPLE_S)
     last_at_s = time.monotonic()
-    while topics.committed(subject.group, subject.source, subject.partitions) < subject.count:
+    while topics.committed(subject.group, subject.source) < subject.count:
         if time.monotonic() - last_at_s > STALL_S:
             message = f"all {subject.count} results are delivered, but the offsets are not committed"
             raise StalledError(message)
