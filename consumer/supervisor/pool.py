@@ -134,9 +134,12 @@ class Pool(Generic[Spec]):
 
     def wait(self, timeout_s: float) -> list[Event]:
         """Return what happened, waiting for something up to `timeout_s`, or less; 0 looks without waiting."""
-        wait_s = 0.0 if self._events else min(timeout_s, max(0.0, self._look_at_s - time.monotonic()))
+        if self._events:
+            timeout_s = 0.0
+        elif self._members:
+            timeout_s = min(timeout_s, max(0.0, self._look_at_s - time.monotonic()))
         events, self._events = self._events, []
-        for key, _ in self._selector.select(wait_s if self._members else timeout_s):
+        for key, _ in self._selector.select(timeout_s):
             member: _Member | None = key.data
             if member is None:
                 continue  # somebody else's descriptor: it only ends the wait

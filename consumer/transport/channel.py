@@ -4,6 +4,7 @@ Owns the inbox (chunks, shared memory that this side writes) and reads the outbo
 nothing that the worker says before it has checked it. Must not know what a payload means, or which worker gets what.
 """
 
+import errno
 import mmap
 import os
 import socket
@@ -11,6 +12,7 @@ import struct
 from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Final, cast
 
@@ -28,8 +30,8 @@ from consumer.transport.controls import (
     Ready,
     ToWorker,
     decode,
+    decode_failures,
     encode,
-    unpack_failure,
 )
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.memory import Descriptor, Extents, aligned, create_file, map_file
@@ -47,6 +49,9 @@ from consumer.transport.values import SharedValues, read_column
 
 PACKETS_MAX: Final = 64
 """Packets read at once: a talkative worker must not keep the supervisor's loop from turning."""
+
+_TRY_LATER: Final = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS}
+"""The kernel has no room for a packet, or for one more descriptor under way."""
 
 
 class ChannelClosedError(Exception):
@@ -107,7 +112,7 @@ class _Columns:
                 present = cast("Sequence[bytes]", values)
                 lengths.extend(map(len, present))
                 payloads.append(present)
-            offsets.extend(run.offsets)
+            offsets.extend(array("q", run.offsets))  # faster than without the array between
         runs = [(*run.partition, len(run), run.fetched_s) for run in chunk.runs]
         header: bytes = msgpack.packb((chunk.model, runs, absent, content_types), unicode_errors="replace")
         return cls(offsets, lengths, header, payloads, frozenset(absent), sum(lengths))
@@ -241,21 +246,22 @@ class Channel:
             ChannelBrokenError: The worker said something that cannot be.
         """
         events: list[Event] = []
-        self._send_backlog()
+        with suppress(ChannelClosedError):  # what the worker said before is still to be read
+            self._send_backlog()
         for _ in range(PACKETS_MAX):
             try:
                 packet, fds, _, _ = socket.recv_fds(self._socket, PACKET_MAX, 1)
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                continue  # told once, before what is left to read: the worker died with unread packets of ours
+                continue  # told once, ahead of what is left to read: the worker died with packets of ours unread
             if not packet:
                 if events:
                     break  # told by the next call
                 raise ChannelClosedError
             try:
                 event = self._read(packet, fds)
-            except (KeyError, IndexError, TypeError, ValueError, struct.error) as error:
+            except (IndexError, KeyError, OverflowError, TypeError, ValueError, OSError, struct.error) as error:
                 raise ChannelBrokenError(f"{type(error).__name__}: {error}") from error
             finally:
                 for fd in fds:
@@ -267,10 +273,7 @@ class Channel:
     def close(self) -> None:
         """Close the socket, which ends the worker. Payloads stay readable as long as their runs refer to them."""
         self._socket.close()
-        while self._backlog:
-            _, fd = self._backlog.popleft()
-            if fd is not None:
-                os.close(fd)
+        self._drop_backlog()
 
     def _send(self, packet: bytes, fd: int | None) -> None:
         """Send a packet, or keep it until the worker has read some; `fd` is sent along and closed."""
@@ -285,11 +288,18 @@ class Channel:
                     self._socket.send(packet)
                 else:
                     socket.send_fds(self._socket, [packet], [fd])
-            except BlockingIOError:
-                return  # the worker answers what it finds there, which brings us here again
-            except OSError:
+            except OSError as error:
+                if error.errno in _TRY_LATER:
+                    return  # the worker answers what it finds in the socket, and that brings us here again
+                self._drop_backlog()
                 raise ChannelClosedError from None
             self._backlog.popleft()
+            if fd is not None:
+                os.close(fd)
+
+    def _drop_backlog(self) -> None:
+        while self._backlog:
+            _, fd = self._backlog.popleft()
             if fd is not None:
                 os.close(fd)
 
@@ -298,7 +308,8 @@ class Channel:
         if kind == Kind.ANSWER:
             return self._read_answer(AnswerPacket(*ANSWER.unpack(packet)), fds)
         if kind == Kind.WANT_ROOM:
-            self._send(ROOM.pack(Kind.ROOM, self._outbox_read), None)
+            with suppress(ChannelClosedError):  # it died waiting; what it said before is still to be read
+                self._send(ROOM.pack(Kind.ROOM, self._outbox_read), None)
             return None
         if kind == Kind.CONTROL:
             return self._read_control(decode(packet[1:]))
@@ -365,9 +376,7 @@ class Channel:
 
 
 def _read_failures(packed: bytes, packet: AnswerPacket) -> dict[int, Failure]:
-    if not packed:
-        return {}
-    failures = {i: unpack_failure(fields) for i, fields in msgpack.unpackb(packed, strict_map_key=False).items()}
+    failures = decode_failures(packed)
     if not all(packet.first <= i < packet.first + packet.records for i in failures):
         raise ValueError("a failure outside the answer")
     return failures

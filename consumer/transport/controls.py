@@ -3,6 +3,7 @@
 Owns these small messages and their bytes. Must not know what a model is or what a worker does with it.
 """
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import TypeAlias
 
@@ -69,42 +70,74 @@ class Probed:
 ToWorker: TypeAlias = LoadModel | ProbeModel
 FromWorker: TypeAlias = Ready | BootFailed | Loaded | Broken | Probed
 
-_CLASSES: dict[str, type[ToWorker | FromWorker]] = {
-    cls.__name__: cls for cls in (LoadModel, ProbeModel, Ready, BootFailed, Loaded, Broken, Probed)
-}
-
-
-def pack_failure(failure: Failure) -> list[str]:
-    """Turn a failure into what msgpack takes; a longer message than `TEXT_MAX` is cut."""
-    return [failure.reason, failure.error[:TEXT_MAX], failure.message[:TEXT_MAX], failure.disposition.value]
-
-
-def unpack_failure(fields: list[str]) -> Failure:
-    """Read a failure back."""
-    reason, error, message, disposition = fields
-    return Failure(reason, error, message, Disposition(disposition))
-
 
 def encode(control: ToWorker | FromWorker) -> bytes:
-    """Encode a control; longer texts than `TEXT_MAX` characters are cut (model names never are)."""
+    """Encode a control. Texts are cut at `TEXT_MAX` characters, names of models never."""
     fields: list[object]
     if isinstance(control, Broken):
-        fields = [control.model, pack_failure(control.failure)]
+        fields = [control.model, _failure_fields(control.failure)]
     elif isinstance(control, BootFailed):
         fields = [control.message[:TEXT_MAX]]
     else:
         fields = list(astuple(control))
-    packed: bytes = msgpack.packb([type(control).__name__, *fields], unicode_errors="replace")
-    return packed
+    return _pack([type(control).__name__, *fields])
 
 
-def decode(packed: bytes | memoryview) -> ToWorker | FromWorker:
+def decode(packed: bytes) -> ToWorker | FromWorker:  # noqa: PLR0911  # one return for each kind
     """Decode a control.
 
     Raises:
-        ValueError, TypeError, KeyError: These bytes are no control.
+        ValueError: These bytes are no control.
     """
-    name, *fields = msgpack.unpackb(packed)
-    if name == "Broken":
-        return Broken(fields[0], unpack_failure(fields[1]))
-    return _CLASSES[name](*fields)
+    match msgpack.unpackb(packed):
+        case ["LoadModel", str(model)]:
+            return LoadModel(model)
+        case ["ProbeModel", str(model)]:
+            return ProbeModel(model)
+        case ["Ready", str(device)]:
+            return Ready(device)
+        case ["BootFailed", str(message)]:
+            return BootFailed(message)
+        case ["Loaded", str(model), str(version), float(load_s)]:
+            return Loaded(model, version, load_s)
+        case ["Broken", str(model), list(fields)]:
+            return Broken(model, _failure(fields))
+        case ["Probed", str(model)]:
+            return Probed(model)
+    raise ValueError("no control")
+
+
+def encode_failures(failures: Mapping[int, Failure]) -> bytes:
+    """Encode failures by index, texts cut at `TEXT_MAX` characters; nothing at all where there are none."""
+    return _pack({i: _failure_fields(failure) for i, failure in failures.items()}) if failures else b""
+
+
+def decode_failures(packed: bytes) -> dict[int, Failure]:
+    """Decode failures by index.
+
+    Raises:
+        ValueError: These bytes are no failures.
+    """
+    if not packed:
+        return {}
+    unpacked = msgpack.unpackb(packed, strict_map_key=False)
+    if not isinstance(unpacked, dict) or not all(isinstance(i, int) for i in unpacked):
+        raise ValueError("no failures by index")
+    return {i: _failure(fields) for i, fields in unpacked.items()}
+
+
+def _failure_fields(failure: Failure) -> list[str]:
+    return [failure.reason, failure.error[:TEXT_MAX], failure.message[:TEXT_MAX], failure.disposition.value]
+
+
+def _failure(fields: object) -> Failure:
+    match fields:
+        case [str(reason), str(error), str(message), str(disposition)]:
+            return Failure(reason, error, message, Disposition(disposition))
+    raise ValueError("no failure")
+
+
+def _pack(content: object) -> bytes:
+    """Pack; what UTF-8 cannot say (a lone surrogate in an exception's text) becomes a question mark."""
+    packed: bytes = msgpack.packb(content, unicode_errors="replace")
+    return packed

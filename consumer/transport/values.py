@@ -7,8 +7,7 @@ outlive their place. Must not know what the cells mean.
 import mmap
 from array import array
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import accumulate, chain, pairwise
+from itertools import accumulate
 from struct import Struct
 from typing import overload
 
@@ -66,26 +65,19 @@ class SharedValues(Sequence[bytes | None]):
         return self._memory[self._ends[index] : self._ends[index + 1]]
 
 
-def read_column(memory: mmap.mmap, at: int, size: int, width: int, count: int) -> list[bytes]:
-    """Copy `count` cells out of a column of `size` bytes.
+def read_column(memory: mmap.mmap, at: int, size: int, width: int, count: int) -> Sequence[bytes]:
+    """Copy `count` cells out of a column of `size` bytes. One call of `struct` cuts faster than any loop.
 
     Raises:
-        ValueError: The size is not what width or lengths say, or the column does not lie in the memory.
+        ValueError, struct.error: The column does not lie in the memory, or is not as large as width or lengths say.
     """
-    if not 0 <= at <= at + size <= len(memory):
-        raise ValueError("a column outside the memory")
-    if width != VARIABLE:
-        if width * count != size:
-            raise ValueError("a column of another size than its cells")
-        return list(chain.from_iterable(_cell(width).iter_unpack(memory[at : at + size]))) if width else [b""] * count
-    lengths = array("I", memory[at : at + 4 * count])
-    joined = memory[at + 4 * count : at + size]
-    ends = list(accumulate(lengths, initial=0))
-    if len(lengths) != count or ends[-1] != len(joined):
+    cells_at = at
+    if width == VARIABLE:
+        cells_at = at + 4 * count
+        lengths = Struct(f"={count}I").unpack_from(memory, at)
+        cells = Struct("%ds" * count % lengths)
+    else:
+        cells = Struct(f"{width}s" * count)
+    if cells_at + cells.size != at + size:
         raise ValueError("a column of another size than its cells")
-    return [joined[start:end] for start, end in pairwise(ends)]
-
-
-@lru_cache(maxsize=256)
-def _cell(width: int) -> Struct:
-    return Struct(f"{width}s")
+    return cells.unpack_from(memory, cells_at)

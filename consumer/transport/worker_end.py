@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consumer.core.types import ChunkId, Failure, ModelId
-from consumer.transport.controls import FromWorker, LoadModel, ProbeModel, decode, encode, pack_failure
+from consumer.transport.controls import FromWorker, LoadModel, ProbeModel, decode, encode, encode_failures
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.memory import Ring, create_file, map_file
 from consumer.transport.packets import (
@@ -129,7 +129,7 @@ class WorkerEnd:
         """
         value_width, value_lengths, values_size = _measure(values)
         key_width, key_lengths, keys_size = (ABSENT, None, 0) if keys is None else _measure(keys)
-        packed = msgpack.packb({i: pack_failure(failure) for i, failure in failures.items()}) if failures else b""
+        packed = encode_failures(failures)
         size = values_size + keys_size + len(packed)
         memory, position, fd = self._take(size)
         at = 0 if fd is not None else position % len(self._outbox)
