@@ -1,0 +1,163 @@
+"""Batches against a plain list of records."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from consumer.core.batching import Batcher, Batchers, BatchOptions, Part
+from tests.strategies import UNHURRIED
+
+
+@dataclass
+class Record:
+    """One record that waits."""
+
+    lot: int
+    number: int
+    rows: int
+    size: int
+    added_s: float
+
+
+def naive_take(waiting: list[Record], rows_max: int, bytes_max: int) -> list[Record]:
+    """Take records one by one while they fit, and one in any case."""
+    taken: list[Record] = []
+    while waiting:
+        rows = sum(record.rows for record in taken) + waiting[0].rows
+        size = sum(record.size for record in taken) + waiting[0].size
+        if taken and (rows > rows_max or size > bytes_max):
+            break
+        taken.append(waiting.pop(0))
+    return taken
+
+
+def flatten(parts: list[Part[int]]) -> list[tuple[int, int]]:
+    """Name each record of a batch by its lot and its number in it."""
+    return [(part.item, number) for part in parts for number in range(part.first, part.stop)]
+
+
+class BatcherMachine(RuleBasedStateMachine):
+    """Lots come, batches go, time passes."""
+
+    @initialize(rows_max=st.integers(1, 12), bytes_max=st.integers(1, 60), delay_ms=st.sampled_from([0.0, 2.0]))
+    def begin(self, rows_max: int, bytes_max: int, delay_ms: float) -> None:
+        """Open a batcher."""
+        self.options = BatchOptions(rows_max=rows_max, bytes_max=bytes_max, delay_ms_max=delay_ms)
+        self.batcher: Batcher[int] = Batcher(self.options)
+        self.waiting: list[Record] = []
+        self.now = 0.0
+        self.lots = 0
+
+    @rule(records=st.lists(st.tuples(st.integers(0, 8), st.integers(0, 40)), max_size=12), is_plain=st.booleans())
+    def add(self, records: list[tuple[int, int]], *, is_plain: bool) -> None:
+        """Let a lot wait; a plain one has one row a record."""
+        rows = [1 if is_plain else rows for rows, _ in records]
+        sizes = [size for _, size in records]
+        self.batcher.add(self.lots, sizes, self.now, None if is_plain else rows)
+        self.waiting += [Record(self.lots, number, rows[number], size, self.now) for number, size in enumerate(sizes)]
+        self.lots += 1
+
+    @rule(seconds=st.sampled_from([0.0005, 0.001, 0.002]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @rule()
+    def take(self) -> None:
+        """Take a batch."""
+        expected = naive_take(self.waiting, self.options.rows_max, self.options.bytes_max)
+        taken = self.batcher.take()
+        assert flatten(taken) == [(record.lot, record.number) for record in expected]
+        assert all(part.first < part.stop for part in taken)
+
+    @invariant()
+    def is_like_the_model(self) -> None:
+        """Sums, ages and due times follow from the records that wait."""
+        batcher, options = self.batcher, self.options
+        assert batcher.rows == sum(record.rows for record in self.waiting)
+        assert batcher.size == sum(record.size for record in self.waiting)
+        is_full = batcher.rows >= options.rows_max or batcher.size >= options.bytes_max
+        assert batcher.is_full == is_full
+        if not self.waiting:
+            assert (batcher.oldest_s, batcher.due_at_s) == (None, None)
+            assert not batcher.is_due(self.now, is_idle=False)
+            return
+        oldest_s = self.waiting[0].added_s
+        assert batcher.oldest_s == oldest_s
+        assert batcher.is_due(self.now, is_idle=False)
+        is_old = self.now >= oldest_s + options.delay_ms_max / 1000
+        assert batcher.is_due(self.now, is_idle=True) == (is_full or is_old)
+        assert batcher.due_at_s is not None
+        assert batcher.is_due(batcher.due_at_s, is_idle=True)
+
+
+TestBatcher = BatcherMachine.TestCase
+TestBatcher.settings = settings(UNHURRIED, max_examples=80, stateful_step_count=40)
+
+
+def test_a_lot_larger_than_a_batch_is_cut() -> None:
+    """A thousand records that came together leave in batches of rows_max, the last one with what is left."""
+    batcher: Batcher[str] = Batcher(BatchOptions(rows_max=256))
+    batcher.add("lot", [3136] * 1000, 0.0)
+    ends = []
+    while batcher.rows:
+        (part,) = batcher.take()
+        ends.append((part.item, part.first, part.stop))
+    assert ends == [("lot", 0, 256), ("lot", 256, 512), ("lot", 512, 768), ("lot", 768, 1000)]
+
+
+def test_a_record_larger_than_a_batch_travels_alone() -> None:
+    """A record of more rows than rows_max is a batch of its own, and so is one of too many bytes."""
+    batcher: Batcher[str] = Batcher(BatchOptions(rows_max=4, bytes_max=100))
+    batcher.add("rows", [1, 1, 1], 0.0, [1, 9, 1])
+    batcher.add("bytes", [500, 1], 0.0)
+    batches = []
+    while batcher.oldest_s is not None:
+        batches.append(batcher.take())
+    assert batches == [
+        [Part("rows", 0, 1)],
+        [Part("rows", 1, 2)],
+        [Part("rows", 2, 3)],
+        [Part("bytes", 0, 1)],
+        [Part("bytes", 1, 2)],
+    ]
+
+
+def test_a_busy_device_is_not_kept_waiting() -> None:
+    """A device that has just become free takes what there is; an idle one waits for company until the delay is over."""
+    batcher: Batcher[str] = Batcher(BatchOptions(delay_ms_max=2.0))
+    batcher.add("lot", [1], 10.0)
+    assert batcher.is_due(10.0, is_idle=False)
+    assert not batcher.is_due(10.0, is_idle=True)
+    assert batcher.due_at_s == pytest.approx(10.002)
+    assert batcher.is_due(10.0021, is_idle=True)
+
+
+ARRIVALS = st.lists(
+    st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 6), st.sampled_from([0.0, 0.001, 0.004])), max_size=20
+)
+
+
+@given(arrivals=ARRIVALS, is_idle=st.booleans())
+@UNHURRIED
+def test_the_oldest_record_that_is_due_goes_first(arrivals: list[tuple[str, int, float]], *, is_idle: bool) -> None:
+    """Of the models whose batch is due, the one with the oldest record is chosen; none if none is due."""
+    batchers: Batchers[int] = Batchers()
+    for model in ("a", "b", "c"):
+        batchers.open(model, BatchOptions(rows_max=8, delay_ms_max=2.0))
+    now = 0.0
+    for lot, (model, records, pause_s) in enumerate(arrivals):
+        batchers[model].add(lot, [1] * records, now)
+        now += pause_s
+    dues = {model: batchers[model] for model in "abc" if batchers[model].is_due(now, is_idle=is_idle)}
+    chosen = batchers.next_due(now, is_idle=is_idle)
+    ages = {model: batcher.oldest_s for model, batcher in dues.items()}
+    assert (chosen is None) == (not dues)
+    assert chosen is None or ages[chosen] == min(age for age in ages.values() if age is not None)
+    times = [at for model in "abc" if (at := batchers[model].due_at_s) is not None]
+    assert batchers.due_at_s == min(times, default=None)
+    assert "a" in batchers
+    assert "d" not in batchers
