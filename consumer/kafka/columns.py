@@ -6,17 +6,18 @@ commit. What is done here is done for every record, so it is done by C code over
 
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from confluent_kafka import Message
 
 from consumer.core.types import Headers, ModelId, Slice, TopicPartition
+from schemas.errors import RecordError
+from schemas.headers import expires_at_ms
 
-EXPIRES_AT = "expires-at"
-"""The header with the time, in epoch milliseconds, after which a record is not worth inferring."""
+T = TypeVar("T")
 
 Keys: TypeAlias = Sequence[bytes | None]
 HeaderColumn: TypeAlias = Sequence[Headers | None] | None
@@ -61,17 +62,24 @@ def model_rule(choice: str) -> ModelRule:
 def _partitions(messages: Sequence[Message]) -> Iterator[tuple[str, int, Sequence[Message]]]:
     """Split by topic and partition. A fetch mostly brings long stretches of one partition."""
     numbers, topics = list(map(_partition, messages)), list(map(_topic, messages))
-    if numbers.count(numbers[0]) == len(numbers) and topics.count(topics[0]) == len(topics):
+    if topics.count(topics[0]) != len(topics):
+        where: Sequence[tuple[str, int]] = list(zip(topics, numbers, strict=True))
+        yield from ((topic, number, part) for (topic, number), part in _stretches(messages, where))
+    elif numbers.count(numbers[0]) != len(numbers):
+        yield from ((topics[0], number, part) for number, part in _stretches(messages, numbers))
+    else:
         yield topics[0], numbers[0], messages
-        return
-    stretches: dict[tuple[str, int], list[Message]] = {}
+
+
+def _stretches(messages: Sequence[Message], where: Sequence[T]) -> Iterable[tuple[T, Sequence[Message]]]:
+    """Gather the messages of each place, from its stretches of equal neighbours."""
+    gathered: dict[T, list[Message]] = {}
     first = 0
-    for where, stretch in groupby(zip(topics, numbers, strict=True)):
-        stop = first + sum(1 for _ in stretch)
-        stretches.setdefault(where, []).extend(messages[first:stop])
+    for place, stretch in groupby(where):
+        stop = first + len(list(stretch))
+        gathered.setdefault(place, []).extend(messages[first:stop])
         first = stop
-    for (topic, partition), part in stretches.items():
-        yield topic, partition, part
+    return gathered.items()
 
 
 def _slice(partition: TopicPartition, messages: Sequence[Message], rule: ModelRule) -> Slice:
@@ -114,11 +122,13 @@ def _header(headers: Headers | None, name: str) -> bytes | None:
 
 
 def _deadlines(headers: Sequence[Headers | None]) -> list[float | None] | None:
-    """Turn `expires-at` into monotonic seconds. What is no number does not expire: its record is worth an answer."""
-    deadlines: list[float | None] = [None] * len(headers)
+    """Turn `expires-at` into monotonic seconds. What is no time does not expire: its record is worth an answer."""
     ahead_s = time.monotonic() - time.time()
-    for i, each in enumerate(headers):
-        value = _header(each, EXPIRES_AT) if each else None
-        if value is not None and len(value) < 20 and value.isdigit():  # noqa: PLR2004 - digits of 2**63, or fewer
-            deadlines[i] = int(value) / 1000 + ahead_s
+    deadlines: list[float | None] = []
+    for each in headers:
+        try:
+            at_ms = expires_at_ms(each) if each else None
+        except RecordError:
+            at_ms = None
+        deadlines.append(None if at_ms is None else at_ms / 1000 + ahead_s)
     return deadlines if any(deadline is not None for deadline in deadlines) else None

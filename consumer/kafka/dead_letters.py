@@ -1,42 +1,34 @@
-"""The headers of dead letters and of results: what a record carried, and what became of it.
+"""A failed record as a dead letter: its own headers, then why and where it failed.
 
-Owns how a failure is told in headers. Must not know the producer.
+Owns the way from the core's failure to the schema's dead letter. Must not know the producer.
 """
 
-from consumer.core.types import Failure, Headers, Run
-
-PREFIX = "dead-letter-"
-OMITTED = "dead-letter-omitted"
-"""In place of a value too large for the dead-letter topic: how many bytes it has, at the source's coordinates."""
+from consumer.core.types import Failure, Run
+from schemas.headers import DeadLetter, dead_letter_headers, without_dead_letter
+from schemas.reasons import Reason
+from schemas.records import Source
 
 
 def letter_headers(run: Run, index: int, failure: Failure) -> list[tuple[str, bytes | None]]:
-    """Return a dead letter's headers: the record's own in their order, then why and where it failed."""
+    """Return the headers of a dead letter that carries the record's key and value."""
     own = run.headers[index] if run.headers is not None else None
-    return [*carried(own), *told(run, index, failure)]
+    # A replayed record that fails again tells of its new failure only.
+    return [*without_dead_letter(own), *dead_letter_headers(_told(run, index, failure, None))]
 
 
-def omitted_headers(run: Run, index: int, failure: Failure) -> list[tuple[str, bytes | None]]:
-    """Return the headers of an envelope: a dead letter whose value its topic cannot take."""
-    return [*told(run, index, failure), (OMITTED, str(len(run.values[index] or b"")).encode())]
+def envelope_headers(run: Run, index: int, failure: Failure) -> list[tuple[str, bytes | None]]:
+    """Return the headers of a dead letter that its topic cannot take: it carries nothing but the source's place."""
+    return [*dead_letter_headers(_told(run, index, failure, len(run.values[index] or b"")))]
 
 
-def told(run: Run, index: int, failure: Failure) -> list[tuple[str, bytes | None]]:
-    """Return the headers that tell why and where a record failed."""
-    fields = {
-        "reason": failure.reason,
-        "error": failure.error,
-        "message": " ".join(failure.message.split()),
-        "attempts": run.attempts,
-        "model": run.model,
-        "source-topic": run.partition.topic,
-        "source-partition": run.partition.partition,
-        "source-offset": run.offsets[index],
-        "source-timestamp": run.timestamps_ms[index],
-    }
-    return [(PREFIX + name, str(value).encode()) for name, value in fields.items() if value != ""]
-
-
-def carried(headers: Headers | None) -> list[tuple[str, bytes | None]]:
-    """Return a record's headers without those of an earlier failure, as a replayed dead letter has them."""
-    return [(name, value) for name, value in headers or () if not name.startswith(PREFIX)]
+def _told(run: Run, index: int, failure: Failure, omitted_size: int | None) -> DeadLetter:
+    return DeadLetter(
+        reason=Reason(failure.reason),
+        error=failure.error,
+        message=failure.message,
+        attempts=run.attempts,
+        source=Source(run.partition.topic, run.partition.partition, run.offsets[index]),
+        timestamp_ms=run.timestamps_ms[index],
+        model=run.model or None,
+        omitted_size=omitted_size,
+    )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 from confluent_kafka import KafkaError, Message
 
 from consumer.core.types import Disposition, Failure, Run, Ticket
-from consumer.kafka.dead_letters import omitted_headers
+from consumer.kafka.dead_letters import envelope_headers
 from consumer.kafka.errors import one_line
 
 CONDEMNING = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
@@ -117,7 +117,7 @@ class Letters(HandOver):
         if index not in self._emptied:
             return HandOver.row(self, index)
         assert self.run is not None
-        return None, None, omitted_headers(self.run, index, self.failures[index])
+        return None, None, envelope_headers(self.run, index, self.failures[index])
 
     def condemn(self, index: int, reason: str, error: str, message: str) -> None:
         """Send an envelope; if even that is refused, the record waits: a dead letter is never dropped."""

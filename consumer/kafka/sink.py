@@ -25,10 +25,11 @@ from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Delivered, DeliveryFailed
 from consumer.core.types import Failure, Headers, ModelId, Run, Ticket
 from consumer.errors import ClientError
-from consumer.kafka.dead_letters import carried, letter_headers
+from consumer.kafka.dead_letters import letter_headers
 from consumer.kafka.errors import Complaint, Complaints
 from consumer.kafka.handovers import HandOver, Letters
 from consumer.kafka.settings import Value
+from schemas.headers import without_dead_letter
 
 STALL_S = 5.0
 """A barrier that takes longer is stuck: what the client still has not sent is given back."""
@@ -85,7 +86,7 @@ class Sink:
         """Take results. What the client has no room for waits here and follows with later calls."""
         headers: list[Any] | None = None
         if any(run.headers is not None for run in action.runs):
-            headers = [carried(each) or None for run in action.runs for each in _headers(run)]
+            headers = [without_dead_letter(each) or None for run in action.runs for each in _headers(run)]
         topic = self._routes.results[action.model]
         self._take(HandOver(self, action.ticket, topic, self._keys(action), action.values, headers))
 

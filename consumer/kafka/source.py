@@ -72,6 +72,8 @@ class Source:
         self._paused: set[TopicPartition] = set()
         self._churned: set[TopicPartition] = set()
         """Partitions that were taken from this member during the running fetch."""
+        self._displaced: set[TopicPartition] = set()
+        """Those that came back in the same fetch, with records that had to be dropped."""
         self._events: list[Event] = []
         self._raised: BaseException | None = None
         self._is_closing = False
@@ -103,13 +105,15 @@ class Source:
     def fetch(self, records_max: int, timeout_s: float) -> list[Event]:
         """Return what happened: assignments, revocations, answers to commits and, as one `Fetched`, records.
 
-        Waits up to `timeout_s` for the first record, then takes what is there. With `records_max` 0 the client is not
-        asked at all, so pause the partitions if that lasts. `on_revoke` may be called meanwhile.
+        Waits up to `timeout_s` for the first record, then takes what is there. With `records_max` 0 the client is
+        polled only while all partitions are paused: if there is no room for long, pause them, or the group takes this
+        member for dead. `on_revoke` may be called meanwhile; `Revoked` comes after it.
 
         Raises:
             ClientError: the client met a fatal error.
         """
-        messages = self._consume(records_max, timeout_s) if records_max > 0 else []
+        may_poll = records_max > 0 or self._owned <= self._paused
+        messages = self._consume(max(records_max, 1), timeout_s) if may_poll else []
         if self._raised is not None:
             raised, self._raised = self._raised, None
             raise raised
@@ -206,12 +210,13 @@ class Source:
                     messages = [first]
                     if records_max > 1 and first.error() is None:
                         messages += self._client.consume(records_max - 1, 0)
-        except (KafkaException, RuntimeError, SystemError) as error:
-            if isinstance(error, KafkaException):
-                self._complaints.note(error.args[0])
-            if self._complaints.fatal is None:
-                self._seek_back()
+        except KafkaException as error:
+            self._complaints.note(error.args[0])
+            self._seek_back()
             return []
+        except BaseException:
+            self._seek_back()
+            raise
         if any(map(Message.error, messages)):
             for message in messages:
                 if (complaint := message.error()) is not None:
@@ -222,11 +227,14 @@ class Source:
     def _seek_back(self) -> None:
         """Return to the last handed-on position everywhere: an exception may have swallowed a batch."""
         for each in self._owned:
-            at = self._next.get(each, OFFSET_BEGINNING)
-            try:
-                self._client.seek(ClientPartition(each.topic, each.partition, at))
-            except KafkaException as error:
-                self._complaints.note(error.args[0], each.topic)
+            self._seek(each)
+
+    def _seek(self, partition: TopicPartition) -> None:
+        at = self._next.get(partition, OFFSET_BEGINNING)
+        try:
+            self._client.seek(ClientPartition(partition.topic, partition.partition, at))
+        except KafkaException as error:
+            self._complaints.note(error.args[0], partition.topic)
 
     def _place(self) -> None:
         """Ask for the committed offsets of new partitions; without an answer they wait for the next fetch."""
@@ -247,6 +255,9 @@ class Source:
         for partition in positions:
             del self._unplaced[partition]
             self._owned.add(partition)
+            if partition in self._displaced:
+                self._displaced.discard(partition)
+                self._seek(partition)
         if positions:
             self._events.append(Assigned(positions))
 
@@ -270,19 +281,13 @@ class Source:
     # -- what a fetch brought ----------------------------------------------------------------------------------------
 
     def _after_churn(self, fetched: list[Slice]) -> list[Slice]:
-        """Drop records of partitions taken during this fetch, which may be from before or after.
+        """Drop records of partitions taken during this fetch: nobody can say if they came before or after.
 
-        A partition that came back at once is fetched again from its committed position.
+        A partition that came back at once is fetched again from its position, as soon as that is known.
         """
         churned, self._churned = self._churned, set()
-        for each in [partition for partition in self._unplaced if partition in churned]:
-            if any(part.partition == each for part in fetched):
-                self._place()
-                at = self._next.get(each, OFFSET_BEGINNING)
-                try:
-                    self._client.seek(ClientPartition(each.topic, each.partition, at))
-                except KafkaException as error:
-                    self._complaints.note(error.args[0], each.topic)
+        dropped = {part.partition for part in fetched if part.partition in churned}
+        self._displaced = (self._displaced | dropped) & self._unplaced.keys()
         return [part for part in fetched if part.partition not in churned]
 
     def _sort_stash(self, fetched: list[Slice]) -> list[Slice]:

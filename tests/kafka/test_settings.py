@@ -1,0 +1,113 @@
+"""The merge under `kafka:` and what it refuses."""
+
+import pytest
+
+from consumer.errors import ConfigError
+from consumer.kafka.properties import CONSUMER, KNOWN, PRODUCER, SHARED
+from consumer.kafka.settings import OWNED, compose
+
+LEAST = {"bootstrap.servers": "localhost:9092", "group.id": "inference"}
+
+
+def problems_of(kafka: dict[str, object], *, exactly_once: bool = False) -> list[str]:
+    """Compose what must be refused and return its lines."""
+    with pytest.raises(ConfigError) as raised:
+        compose(kafka, exactly_once=exactly_once)
+    return list(raised.value.problems)
+
+
+def test_two_settings_are_enough() -> None:
+    """Brokers and group are all that must be given."""
+    settings = compose(LEAST)
+    assert settings.consumer["group.id"] == "inference"
+    assert settings.consumer["enable.auto.commit"] is False
+    assert settings.consumer["auto.offset.reset"] == "earliest"
+    assert settings.consumer["partition.assignment.strategy"] == "cooperative-sticky"
+    assert settings.producer["acks"] == "all"
+    assert settings.producer["enable.idempotence"] is True
+    assert settings.admin["bootstrap.servers"] == "localhost:9092"
+
+
+def test_each_client_gets_what_it_understands() -> None:
+    """A shared setting of one kind of client does not reach the other, which would warn of it."""
+    settings = compose({**LEAST, "session.timeout.ms": 20_000, "compression.type": "lz4", "client.id": "me"})
+    assert "session.timeout.ms" not in settings.producer.keys() | settings.admin.keys()
+    assert "group.id" not in settings.producer.keys() | settings.admin.keys()
+    assert "compression.type" not in settings.consumer.keys() | settings.admin.keys()
+    assert {each["client.id"] for each in (settings.consumer, settings.producer, settings.admin)} == {"me"}
+
+
+def test_the_closer_setting_wins() -> None:
+    """Ours give way to shared ones, shared ones to a client's own."""
+    settings = compose({**LEAST, "linger.ms": 7, "client.id": "all", "consumer": {"client.id": "one"}})
+    assert settings.producer["linger.ms"] == 7
+    assert settings.consumer["client.id"] == "one"
+    assert settings.producer["client.id"] == "all"
+
+
+def test_nothing_given_names_both_missing() -> None:
+    """Every problem is reported at once, not the first."""
+    assert [line.split()[0] for line in problems_of({})] == ["kafka.bootstrap.servers", "kafka.group.id"]
+
+
+@pytest.mark.parametrize("section", ["", "consumer", "producer"])
+@pytest.mark.parametrize("name", sorted(OWNED))
+def test_owned_settings_are_refused_everywhere(name: str, section: str) -> None:
+    """What a promise rests on cannot be set, whatever section it stands in, even to the value that it has."""
+    kafka: dict[str, object] = {**LEAST, section: {name: True}} if section else {**LEAST, name: True}
+    prefix = f"kafka.{section}.{name}" if section else f"kafka.{name}"
+    (line,) = problems_of(kafka)
+    assert line == f"{prefix}: True is not allowed: {OWNED[name]}"
+
+
+def test_isolation_level_is_owned_in_exactly_once_only() -> None:
+    """Exactly-once reads committed records; otherwise the reader chooses."""
+    kafka: dict[str, object] = {**LEAST, "isolation.level": "read_uncommitted"}
+    assert compose(kafka).consumer["isolation.level"] == "read_uncommitted"
+    assert compose(LEAST, exactly_once=True).consumer["isolation.level"] == "read_committed"
+    assert problems_of(kafka, exactly_once=True) == [
+        "kafka.isolation.level: 'read_uncommitted' is not allowed: exactly-once reads committed records only"
+    ]
+
+
+def test_the_client_refuses_names_and_values_one_line_each() -> None:
+    """Unknown names come with the nearest known one, wrong values with what the client says, all of them at once."""
+    lines = problems_of({**LEAST, "sesion.timeout.ms": 1, "linger.ms": "soon", "consumer": {"fetch.max.bytes": -3}})
+    assert len(lines) == 3
+    assert any(line.startswith("kafka.fetch.max.bytes: -3 is not allowed") for line in lines)
+    assert any(line.startswith("kafka.linger.ms: 'soon' is not allowed") for line in lines)
+    assert "kafka.sesion.timeout.ms is no setting of the Kafka client; did you mean session.timeout.ms?" in lines
+
+
+def test_structures_are_refused() -> None:
+    """A setting is one value, a client's section is a map."""
+    lines = problems_of({**LEAST, "client.id": ["a"], "producer": 3})
+    assert lines == [
+        "kafka.producer: 3 is not allowed: a map of client settings",
+        "kafka.client.id: ['a'] is not allowed: a text, a number, true or false",
+    ]
+
+
+def test_security_settings_reach_every_client() -> None:
+    """SASL and TLS are given once and hold for consumer, producer and administration."""
+    login = {"security.protocol": "SASL_SSL", "sasl.mechanism": "PLAIN", "sasl.username": "u", "sasl.password": "p"}
+    settings = compose({**LEAST, **login})
+    for each in (settings.consumer, settings.producer, settings.admin):
+        assert each.items() >= login.items()
+
+
+def test_larger_records_widen_the_fetch() -> None:
+    """`message.max.bytes` above our fetch limit is no conflict: the client insists that a fetch holds one record."""
+    assert compose({**LEAST, "message.max.bytes": 20_000_000}).consumer["fetch.max.bytes"] == 20_000_000
+    assert compose({**LEAST, "message.max.bytes": 2_000_000}).consumer["fetch.max.bytes"] == 8 * 2**20
+
+
+def test_debug_brings_the_clients_log_back() -> None:
+    """The client's log is quiet by default, since its errors come once as complaints; `debug` asks for all of it."""
+    assert compose(LEAST).consumer["log_level"] == 2
+    assert "log_level" not in compose({**LEAST, "debug": "cgrp"}).consumer
+
+
+def test_no_setting_is_listed_twice() -> None:
+    """The lists tell one kind of client from the other, so they share no name."""
+    assert len(KNOWN) == len(SHARED) + len(CONSUMER) + len(PRODUCER)
