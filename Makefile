@@ -46,9 +46,9 @@ check: lint types test ## Everything that CI asks
 bench: $(INSTALLED) ## Measure the program against two hand-written loops (a real Kafka, a quiet machine)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
-run: $(INSTALLED) ## Serve the demo's three models as consumer.yaml says (KAFKA_BOOTSTRAP_SERVERS, or localhost:9092)
+run: $(INSTALLED) ## Serve the demo's three models as consumer.yaml says (KAFKA_BOOTSTRAP_SERVERS, or a broker of its own)
 	@test -d models || $(BIN)/python -m consumer.demo.training models
-	$(BIN)/inference-consumer run --config consumer.yaml
+	@$(BIN)/python -m consumer.demo.serve consumer.yaml
 
 up: ## Start Kafka and the consumer with Docker Compose
 	docker compose up --build --detach --wait
