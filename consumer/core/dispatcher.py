@@ -309,7 +309,9 @@ class Dispatcher:
     # -- workers die
 
     def _exited(self, event: on.WorkerExited, now: float) -> None:
-        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None)
+        lost = self._leases.lost(event.worker)
+        was_hunting = any(lease.is_suspect for lease, _ in lost)
+        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, was_hunting=was_hunting)
         if event.boot_failure is not None and not self._is_draining:
             self._stop(ExitCode.WORKER_BOOT, event.boot_failure)
             return
@@ -317,7 +319,7 @@ class Dispatcher:
         for model in self._placement.remove_worker(event.worker, now):
             self._note("model.broken", model=model, worker=event.worker, message="its worker died while it was loaded")
         ahead: dict[ModelId, int] = {}
-        for lease, runs in self._leases.lost(event.worker):
+        for lease, runs in lost:
             self._partitions.drop(lease.chunk.runs)
             kept = [run for run in runs if self._partitions.is_current(run)]
             if not kept or self._is_draining:

@@ -296,24 +296,35 @@ class Scheduler:
 
     def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
         """Empty one worker for the next suspect chunk, and send it there once nothing else is with it."""
-        for runs in list(self._suspects):
-            model = runs[0].model
-            workers = [worker for worker in loaded(model) if worker in self._loads]
-            if not workers:
-                continue
-            worker = self._emptied_for_suspects
-            if worker not in workers:
-                if worker is not None:
-                    self._loads[worker].is_alone = False
-                worker = min(workers, key=self.load_s)
-                self._emptied_for_suspects = worker
-                self._loads[worker].is_alone = True
-            if not self._loads[worker].chunks:
-                self._emptied_for_suspects = None
-                self._suspects.remove(runs)
-                self._lend(worker, runs)
-                yield Assignment(worker, model, runs, is_suspect=True)
+        if any(
+            load.is_alone and load.chunks
+            for worker, load in self._loads.items()
+            if worker != self._emptied_for_suspects
+        ):
+            return  # one hunt at a time: the other workers are for healthy traffic
+        runs = next((runs for runs in self._suspects if loaded(runs[0].model)), None)
+        if runs is None:
+            self._empty(None)
             return
+        model = runs[0].model
+        workers = loaded(model)
+        if self._emptied_for_suspects not in workers:
+            self._empty(min(workers, key=self.load_s))
+        worker = self._emptied_for_suspects
+        if worker is not None and not self._loads[worker].chunks:
+            self._emptied_for_suspects = None
+            self._suspects.remove(runs)
+            self._lend(worker, runs)
+            yield Assignment(worker, model, runs, is_suspect=True)
+
+    def _empty(self, worker: WorkerId | None) -> None:
+        """Keep chunks from a worker until a suspect chunk can go there; None: let it have chunks again."""
+        before = self._emptied_for_suspects
+        if before is not None:
+            self._loads[before].is_alone = False
+        if worker is not None:
+            self._loads[worker].is_alone = True
+        self._emptied_for_suspects = worker
 
     def _choose(self, model: ModelId, workers: Collection[WorkerId]) -> WorkerId | None:
         """Take the least loaded of the workers that have room for records of the model."""

@@ -12,10 +12,9 @@ the partitions that go is committed or its time is over.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import structlog
-from annotated_types import Ge, Gt
 
 from consumer.core import actions as do
 from consumer.core import events as on
@@ -26,6 +25,7 @@ from consumer.kafka.errors import Complaint
 from consumer.kafka.sink import Sink
 from consumer.kafka.source import Source
 from consumer.observe.observer import Observer, Snapshot
+from consumer.supervisor.options import ShutdownOptions
 from consumer.supervisor.pool import Pool
 from consumer.supervisor.signals import StopSignals
 
@@ -39,18 +39,6 @@ PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
 _log = structlog.get_logger("consumer.supervisor")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShutdownOptions:
-    """How long an end may take."""
-
-    drain_timeout_s: Annotated[float, Gt(0)] = 20.0
-    """From the stop signal until what is in flight has to be delivered and committed; then it is given up."""
-    revoke_timeout_s: Annotated[float, Ge(0)] = 5.0
-    """How long a rebalance waits for what is in flight of the partitions that go."""
-    close_timeout_s: Annotated[float, Gt(0)] = 5.0
-    """How long leaving the group may take."""
 
 
 class Turned(Protocol):

@@ -1,0 +1,64 @@
+"""Thousands of seeded schedules of the dispatcher in a world that fails at every step."""
+
+import os
+
+import pytest
+
+from tests.simulation.world import World
+
+SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "400"))
+FIRST_SEED = int(os.environ.get("SIMULATION_SEED", "0"))
+BLOCKS = 8
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_promises_hold_in_every_schedule(block: int) -> None:
+    """P1, P2, P4 and P6 hold after every step of a faulty schedule, and once faults stop everything is committed."""
+    for seed in range(FIRST_SEED + block, FIRST_SEED + SCHEDULES, BLOCKS):
+        world = World(seed)
+        try:
+            for _ in range(250):
+                world.step()
+            world.settle()
+            for tp, log in world.logs.items():
+                for stored in log:
+                    assert world.outcomes[tp, stored.offset], f"P4: {tp} {stored.offset} has no outcome"
+        except AssertionError as error:
+            raise AssertionError(f"SIMULATION_SEED={seed} SIMULATION_SCHEDULES=1: {error}") from error
+
+
+def test_without_faults_every_record_has_exactly_one_outcome() -> None:
+    """Nothing is doubled where nothing fails; poison, tombstones and records for nobody become dead letters."""
+    world = World(7, has_faults=False)
+    world.settle()
+    for (tp, offset), kind in world.kinds.items():
+        outcomes = world.outcomes[tp, offset]
+        assert len(outcomes) == 1, (tp, offset, kind, outcomes)
+        expected = {"good": "result", "poison": "dead letter", "nobody": "dead letter", "tombstone": "dead letter"}
+        assert outcomes[0] == expected.get(kind, outcomes[0])
+
+
+def test_killers_are_found_and_their_neighbours_served() -> None:
+    """A record that kills its worker becomes a dead letter; every good record has a result."""
+    world = World(11, has_faults=False)
+    world.settle()
+    kinds = {key: kind for key, kind in world.kinds.items() if kind in {"killer", "good"}}
+    assert "killer" in kinds.values()
+    for key, kind in kinds.items():
+        assert world.outcomes[key] == ["dead letter" if kind == "killer" else "result"]
+
+
+def test_a_drain_ends_and_commits_what_is_settled() -> None:
+    """After a drain nothing is in flight: what has an outcome below the first open record is committed."""
+    world = World(3)
+    for _ in range(120):
+        world.step()
+    world.has_faults = False
+    world.broken.clear()
+    world.drain()
+    for tp in world.owned:
+        log = world.logs[tp]
+        first_open = next((stored.offset for stored in log if not world.outcomes[tp, stored.offset]), None)
+        next_offset = world.committed.get(tp, (log[0].offset, ""))[0]
+        assert first_open is None or next_offset <= first_open
+        assert not any(world.outcomes[tp, s.offset] for s in log if next_offset <= s.offset < (first_open or 10**9))

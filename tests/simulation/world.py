@@ -1,0 +1,395 @@
+"""A seeded world around the dispatcher: a topic, a sink, workers and a clock, all fake, all able to fail.
+
+Owns what is true: which records exist, what the broker has acknowledged and committed. After every step it checks the
+promises against that. A schedule is replayed by its seed.
+"""
+
+import random
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from consumer.core import actions as do
+from consumer.core import events as on
+from consumer.core.breaker import BreakerOptions
+from consumer.core.commits import CommitOptions
+from consumer.core.dispatcher import Dispatcher, DispatcherOptions, ModelPolicy
+from consumer.core.flow import FlowOptions
+from consumer.core.lifecycle import RestartOptions
+from consumer.core.placement import ModelPlace
+from consumer.core.retry import RetryOptions
+from consumer.core.scheduling import ModelShare, SchedulingOptions
+from consumer.core.types import Chunk, Disposition, Failure, Run, Slice, Ticket, TopicPartition, WorkerId
+
+MODELS = ("fast", "slow", "brittle")
+OPTIONS = DispatcherOptions(
+    flow=FlowOptions(records_max=200, bytes_max=20_000, span_max=400, fetch_records_max=50),
+    scheduling=SchedulingOptions(chunk_records_max=24, worker_chunks_max=4, worker_bytes_max=8_000),
+    commit=CommitOptions(interval_ms=50, records_max=60, retry_ms=20),
+    restart=RestartOptions(backoff_s=0.05, backoff_s_max=0.5),
+    retry=RetryOptions(attempts_max=3, backoff_ms=20, backoff_ms_max=200),
+)
+BREAKER = BreakerOptions(backoff_s=0.05, backoff_s_max=0.5)
+LOG_RECORDS = 300
+FETCH_MAX = 50
+
+
+@dataclass(slots=True)
+class Stored:
+    """One record of the topic. `kind` says what a worker makes of it."""
+
+    offset: int
+    model: str | None
+    value: bytes | None
+    kind: str
+
+
+@dataclass(slots=True)
+class FakeWorker:
+    """A worker process: chunks in its inbox, answers to come."""
+
+    slot: int
+    is_booted: bool = False
+    loads: deque[str] = field(default_factory=deque)
+    probes: deque[str] = field(default_factory=deque)
+    inbox: deque[list[object]] = field(default_factory=deque)
+    """Chunk, records of it that are answered."""
+
+
+@dataclass(slots=True)
+class HandedOver:
+    """An outcome in the sink: which record it is for, and whether the broker will refuse it."""
+
+    ticket: Ticket
+    index: int
+    partition: TopicPartition
+    offset: int
+    is_result: bool
+    is_refused: bool
+
+
+class World:
+    """Everything outside the core, in one process and one thread."""
+
+    def __init__(self, seed: int, *, has_faults: bool = True) -> None:
+        self.random = random.Random(seed)
+        self.has_faults = has_faults
+        self.now = 0.0
+        self.logs = {TopicPartition("in", number): self._log() for number in range(3)}
+        self.kinds = {(tp, stored.offset): stored.kind for tp, log in self.logs.items() for stored in log}
+        self.committed: dict[TopicPartition, tuple[int, str]] = {}
+        self.outcomes: dict[tuple[TopicPartition, int], list[str]] = defaultdict(list)
+        self.faults = 0
+        self.broken: set[str] = set()
+        self._boot()
+
+    # -- the supervisor's life
+
+    def _boot(self) -> None:
+        """Start a new supervisor: what was in memory is gone, what the broker has stays."""
+        policies = {
+            model: ModelPolicy(share=ModelShare(rows_max=8), place=ModelPlace(breaker=BREAKER)) for model in MODELS
+        }
+        self.core = Dispatcher(OPTIONS, policies, 2, self.random.random, self.now)
+        self.workers: dict[WorkerId, FakeWorker] = {}
+        self.sink: deque[HandedOver] = deque()
+        self.is_flushing = False
+        self.owned: dict[TopicPartition, int] = {}
+        self.paused: set[TopicPartition] = set()
+        self.pending_commit: dict[TopicPartition, tuple[int, str]] | None = None
+        self.is_stopped = False
+
+    def step(self) -> None:
+        """Let something happen, then one turn of the loop."""
+        self.now += self.random.uniform(0.0005, 0.02)
+        if self.has_faults and self.random.random() < 0.04:
+            self._fault()
+        elif not self.owned:
+            self._assign(list(self.logs))
+        self._fetch()
+        self._work()
+        self._deliver()
+        if self.pending_commit is not None and self.random.random() < 0.6:
+            self._answer_commit()
+        self._tell(on.Tick())
+        self._check()
+
+    def settle(self, steps_max: int = 6000) -> None:
+        """Stop the faults and turn until everything is committed."""
+        self.has_faults = False
+        self.broken.clear()
+        for _ in range(steps_max):
+            missing = [tp for tp in self.logs if tp not in self.owned]
+            if missing:
+                self._assign(missing)
+            self.step()
+            if all(self._is_done(tp) for tp in self.logs):
+                return
+        raise AssertionError(f"not live: {self.committed}, in flight {self.core.in_flight_records}")
+
+    def drain(self) -> None:
+        """Ask for a stop and turn until it comes."""
+        self._tell(on.Drain())
+        for _ in range(2000):
+            self.step()
+            if self.is_stopped:
+                return
+        raise AssertionError("the drain does not end")
+
+    def _is_done(self, tp: TopicPartition) -> bool:
+        return self.committed.get(tp, (0, ""))[0] == self.logs[tp][-1].offset + 1
+
+    # -- what goes wrong
+
+    def _fault(self) -> None:
+        self.faults += 1
+        fault = self.random.choice(["kill", "revoke", "lose", "crash", "break", "grow"])
+        if fault == "kill" and self.workers:
+            self._kill(self.random.choice(list(self.workers)))
+        elif fault == "revoke" and self.owned:
+            self._revoke(self.random.sample(list(self.owned), self.random.randint(1, len(self.owned))))
+        elif fault == "lose" and self.owned:
+            self._lose(self.random.sample(list(self.owned), 1))
+        elif fault == "crash" and self.random.random() < 0.3:
+            self._boot()
+        elif fault == "break":
+            self.broken ^= {self.random.choice(MODELS)}
+        elif fault == "grow":
+            missing = [tp for tp in self.logs if tp not in self.owned]
+            if missing:
+                self._assign([self.random.choice(missing)])
+
+    def _kill(self, worker: WorkerId) -> None:
+        del self.workers[worker]
+        self._tell(on.WorkerExited(worker, -9))
+
+    def _assign(self, partitions: Sequence[TopicPartition]) -> None:
+        for tp in partitions:
+            self.owned[tp] = self.committed.get(tp, (0, ""))[0]
+        self._tell(on.Assigned({tp: on.Position(*self.committed.get(tp, (None, ""))) for tp in partitions}))
+
+    def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
+        """Take partitions away, with some time to finish."""
+        self._forget_commit()
+        self._tell(on.Revoking(partitions))
+        for _ in range(self.random.randint(0, 40)):
+            if self.core.is_quiet(partitions):
+                break
+            self.now += 0.002
+            self._work()
+            self._deliver()
+            if self.pending_commit is not None:
+                self._answer_commit()
+            self._tell(on.Tick())
+        self._lose(partitions)
+
+    def _forget_commit(self) -> None:
+        """Lose the answer to a commit: nobody polls for it inside a revocation."""
+        self.pending_commit = None
+
+    def _lose(self, partitions: Sequence[TopicPartition]) -> None:
+        for tp in partitions:
+            del self.owned[tp]
+            self.paused.discard(tp)
+        self._tell(on.Revoked(partitions))
+
+    # -- what goes on
+
+    def _fetch(self) -> None:
+        room = min(self.core.room, FETCH_MAX)
+        slices = []
+        for tp, position in self.owned.items():
+            if tp in self.paused or room <= 0:
+                continue
+            found = [stored for stored in self.logs[tp] if stored.offset >= position][: self.random.randint(0, room)]
+            room -= len(found)
+            if found:
+                slices.append(self._slice(tp, found))
+                self.owned[tp] = found[-1].offset + 1
+        if slices:
+            self._tell(on.Fetched(slices))
+
+    def _work(self) -> None:
+        for worker, fake in list(self.workers.items()):
+            if not fake.is_booted:
+                if self.random.random() < 0.5:
+                    fake.is_booted = True
+                    self._tell(on.WorkerReady(worker, "cpu"))
+                continue
+            if fake.loads and self.random.random() < 0.4:
+                self._load(worker, fake.loads.popleft())
+            if fake.probes and self.random.random() < 0.4:
+                model = fake.probes.popleft()
+                news = (
+                    on.ModelFailed(worker, model, _broken()) if model in self.broken else on.ModelProbed(worker, model)
+                )
+                self._tell(news)
+            if fake.inbox and self.random.random() < 0.7:
+                self._answer(worker, fake)
+
+    def _load(self, worker: WorkerId, model: str) -> None:
+        if model in self.broken:
+            self._tell(on.ModelFailed(worker, model, _broken()))
+        else:
+            self._tell(on.ModelLoaded(worker, model, "1", 0.1))
+
+    def _answer(self, worker: WorkerId, fake: FakeWorker) -> None:
+        """Answer the next records of the oldest chunk, or die of them."""
+        entry = fake.inbox[0]
+        chunk, done = entry
+        assert isinstance(chunk, Chunk)
+        assert isinstance(done, int)
+        count = self.random.randint(1, min(8, len(chunk) - done))
+        records = [(run, i) for run in chunk.runs for i in range(len(run))][done : done + count]
+        failures: dict[int, Failure] = {}
+        for number, (run, i) in enumerate(records, done):
+            kind = self.kinds[run.partition, run.offsets[i]]
+            assert run.values[i] == f"{run.partition.partition}-{run.offsets[i]}".encode(), "another record's payload"
+            if kind == "killer":
+                self._kill(worker)
+                return
+            if chunk.model in self.broken:
+                failures[number] = _broken()
+            elif kind == "poison":
+                failures[number] = Failure("inference-failed", "RuntimeError", "no")
+            elif kind == "passing" and self.random.random() < 0.5:
+                failures[number] = Failure("out-of-memory", "MemoryError", "no", Disposition.TRANSIENT)
+        if chunk.model in self.broken:
+            self._tell(on.ModelFailed(worker, chunk.model, _broken()))
+        entry[1] = done + count
+        if done + count == len(chunk):
+            fake.inbox.popleft()
+        self._tell(
+            on.Answered(
+                worker=worker,
+                chunk=chunk.chunk,
+                first=done,
+                count=count,
+                values=[b"" if done + i in failures else b"result" for i in range(count)],
+                keys=[b"key"] * count,
+                failures=failures,
+                rows=count,
+                queue_s=0.0,
+                infer_s={"fast": 1e-5, "slow": 5e-3}.get(chunk.model, 1e-3) * count,
+            )
+        )
+
+    def _deliver(self) -> None:
+        """Let the broker acknowledge some of what the sink has; pass a barrier that waits for nothing more."""
+        for _ in range(self.random.randint(0, 60)):
+            if not self.sink:
+                break
+            handed = self.sink.popleft()
+            if handed.is_refused:
+                failure = Failure("too-large", "KafkaError", "too large")
+                self._tell(on.DeliveryFailed(handed.ticket, handed.index, failure))
+            else:
+                self.outcomes[handed.partition, handed.offset].append("result" if handed.is_result else "dead letter")
+        if self.is_flushing and not self.sink:
+            self.is_flushing = False
+            self._tell(on.Delivered(self.last_ticket))
+
+    def _answer_commit(self) -> None:
+        offsets = self.pending_commit
+        assert offsets is not None
+        self.pending_commit = None
+        told = {tp: offset for tp, (offset, _) in offsets.items()}
+        if self.has_faults and self.random.random() < 0.1:
+            self._tell(on.Committed(told, "REBALANCE_IN_PROGRESS"))
+            return
+        for tp, commit in offsets.items():
+            if tp in self.owned:  # else its generation is over, and the broker refuses it
+                self.committed[tp] = commit
+        self._tell(on.Committed(told))
+
+    # -- the core's wishes
+
+    def _tell(self, event: on.Event) -> None:
+        for action in self.core.step(event, self.now):
+            self._perform(action)
+
+    def _perform(self, action: do.Action) -> None:
+        match action:
+            case do.Spawn() | do.Load() | do.Probe() | do.Dispatch():
+                self._perform_on_workers(action)
+            case do.Produce(ticket, _, runs, values, keys):
+                assert len(values) == len(keys) == sum(map(len, runs)), "columns of unequal length"
+                self._hand_over(ticket, runs, is_result=True)
+            case do.DeadLetter(ticket, run, failures):
+                assert len(failures) == len(run) == len(run.values), "columns of unequal length"
+                self._hand_over(ticket, [run], is_result=False)
+            case do.Flush():
+                self.is_flushing = True
+            case do.Commit(offsets):
+                assert self.pending_commit is None, "two commits on their way"
+                self.pending_commit = dict(offsets)
+            case do.Pause(partitions):
+                self.paused.update(partitions)
+            case do.Resume(partitions):
+                self.paused.difference_update(partitions)
+            case do.Stop():
+                self.is_stopped = True
+            case _:
+                pass
+
+    def _perform_on_workers(self, action: do.Spawn | do.Load | do.Probe | do.Dispatch) -> None:
+        match action:
+            case do.Spawn(slot, worker):
+                self.workers[worker] = FakeWorker(slot)
+            case do.Load(worker, model) if worker in self.workers:
+                self.workers[worker].loads.append(model)
+            case do.Probe(worker, model) if worker in self.workers:
+                self.workers[worker].probes.append(model)
+            case do.Dispatch(worker, chunk) if worker in self.workers:
+                self.workers[worker].inbox.append([chunk, 0])
+            case _:
+                pass
+
+    def _hand_over(self, ticket: Ticket, runs: Sequence[Run], *, is_result: bool) -> None:
+        self.last_ticket = ticket
+        index = 0
+        for run in runs:
+            for offset in run.offsets:
+                assert run.partition in self.owned, "P2: an outcome for a partition that is not ours"
+                is_refused = is_result and self.kinds[run.partition, offset] == "bulky"
+                self.sink.append(HandedOver(ticket, index, run.partition, offset, is_result, is_refused))
+                index += 1
+
+    # -- what must hold
+
+    def _check(self) -> None:
+        for tp, (next_offset, metadata) in self.committed.items():
+            for stored in self.logs[tp]:
+                if stored.offset >= next_offset:
+                    break
+                assert self.outcomes[tp, stored.offset], f"P1: {tp} committed {next_offset}, but not {stored.offset}"
+            assert len(metadata) <= 4096
+        assert self.core.in_flight_records <= OPTIONS.flow.records_max + FETCH_MAX, "P6: too many records in flight"
+        assert self.core.in_flight_records >= 0
+        assert self.core.in_flight_bytes >= 0
+
+    def _log(self) -> list[Stored]:
+        offset, log = 0, []
+        for _ in range(LOG_RECORDS):
+            offset += 1 if self.random.random() < 0.95 else self.random.randint(2, 9)
+            kind = self.random.choices(
+                ["good", "poison", "passing", "bulky", "killer", "nobody", "tombstone"], [90, 3, 3, 1, 0.3, 1, 1]
+            )[0]
+            model = {"nobody": self.random.choice([None, "unheard"])}.get(kind, self.random.choice(MODELS))
+            log.append(Stored(offset, model, None, kind))
+        return log
+
+    def _slice(self, tp: TopicPartition, found: Sequence[Stored]) -> Slice:
+        return Slice(
+            partition=tp,
+            offsets=[stored.offset for stored in found],
+            models=[stored.model for stored in found],
+            keys=[None if stored.model is None else stored.model.encode() for stored in found],
+            values=[None if s.kind == "tombstone" else f"{tp.partition}-{s.offset}".encode() for s in found],
+            headers=None,
+            timestamps_ms=[-1] * len(found),
+        )
+
+
+def _broken() -> Failure:
+    return Failure("model-unavailable", "ModelError", "broken", Disposition.UNAVAILABLE)
