@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from consumer.errors import ModelError
+from consumer.models import archive
 from consumer.models.options import ModelOptions
 
 _PICKLE_START = b"\x80"
@@ -70,8 +71,11 @@ def _format(path: Path) -> Format:
         head = file.read(9)
     if head.startswith(b"PK"):
         try:
-            with zipfile.ZipFile(path) as archive:
-                return _archive_format(path, archive.namelist())
+            with zipfile.ZipFile(path) as opened:
+                found = _archive_format(path, opened.namelist())
+                if found is Format.EXPORTED:
+                    _inspect(path, opened)
+                return found
         except zipfile.BadZipFile as error:
             raise ModelError(f"{path} is a damaged zip archive: {error}") from error
     if head.startswith(_PICKLE_START):
@@ -101,6 +105,14 @@ def _archive_format(path: Path, names: list[str]) -> Format:
     if "data.pkl" in members:
         raise ModelError(_pickled(path))
     raise ModelError(f"{path} is a zip archive, but neither TorchScript nor an exported program")
+
+
+def _inspect(path: Path, opened: zipfile.ZipFile) -> None:
+    """Refuse a program with code of its own."""
+    try:
+        archive.check(opened)
+    except ModelError as error:
+        raise ModelError(f"{path} is refused: {error}") from error
 
 
 def _check_safetensors(path: Path, length: int) -> None:

@@ -108,6 +108,10 @@ class Signature:
         for spec in self.inputs:
             if spec.pad is None and not self.padded_axes.isdisjoint(spec.axes):
                 raise ValueError(f"pad: another input pads an axis of {spec.name!r}, so it must state a pad too")
+        self._check_outputs()
+
+    def _check_outputs(self) -> None:
+        """See that outputs say only what outputs can say."""
         for spec in self.outputs or ():
             if spec.pad is not None or spec.mask is not None:
                 raise ValueError(f"outputs: pad and mask belong to inputs, not to {spec.name!r}")
