@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from consumer.config.tree import Key, Problem
+from consumer.core.lifecycle import RestartOptions
 from consumer.core.retry import RetryOptions
 from consumer.core.scheduling import SchedulingOptions
 from consumer.errors import ConfigError
 from consumer.kafka.options import InputOptions, OutputOptions
 from consumer.kafka.settings import compose
 from consumer.models.options import ModelOptions
+from consumer.supervisor.options import ShutdownOptions
 from consumer.transport.channel import ChannelOptions
 from consumer.worker.device import WorkersOptions
 from schemas.topics import TopicTemplates
@@ -90,6 +92,11 @@ def _retry(retry: RetryOptions) -> Iterator[Problem]:
         yield _above(("retry", "backoff_ms"), retry.backoff_ms, "retry.backoff_ms_max", retry.backoff_ms_max)
 
 
+def _restart(restart: RestartOptions) -> Iterator[Problem]:
+    if restart.backoff_s > restart.backoff_s_max:
+        yield _above(("restart", "backoff_s"), restart.backoff_s, "restart.backoff_s_max", restart.backoff_s_max)
+
+
 def _scheduling(scheduling: SchedulingOptions, transport: ChannelOptions) -> Iterator[Problem]:
     for name, other, limit in (
         ("chunk_bytes_max", "scheduling.worker_bytes_max", scheduling.worker_bytes_max),
@@ -100,23 +107,25 @@ def _scheduling(scheduling: SchedulingOptions, transport: ChannelOptions) -> Ite
             yield _above(("scheduling", name), value, other, limit)
 
 
-def _shutdown(kafka: Mapping[str, Any], shutdown: Any) -> Iterator[Problem]:
+def _shutdown(kafka: Mapping[str, Any], shutdown: ShutdownOptions) -> Iterator[Problem]:
     consumer = kafka.get("consumer")
     settings = {**kafka, **(consumer if isinstance(consumer, Mapping) else {})}
     try:
         limit_s = float(settings.get(_MAX_POLL_INTERVAL, _MAX_POLL_INTERVAL_MS)) / 1000
     except (TypeError, ValueError):
         return  # the client has something to say about it
-    if shutdown.drain_timeout_s >= limit_s:
-        yield Problem(
-            ("shutdown", "drain_timeout_s"),
-            f": {shutdown.drain_timeout_s} is not allowed; allowed: less than {limit_s:g}, for after "
-            f"{_MAX_POLL_INTERVAL} the group gives the partitions to others",
-        )
+    for name in ("drain_timeout_s", "revoke_timeout_s"):
+        value = getattr(shutdown, name)
+        if value >= limit_s:
+            yield Problem(
+                ("shutdown", name),
+                f": {value:g} is not allowed; allowed: less than {limit_s:g}, "
+                f"for after {_MAX_POLL_INTERVAL} the group gives the partitions to others",
+            )
 
 
 def _above(key: Key, value: float, other: str, limit: float) -> Problem:
-    return Problem(key, f": {value:g} is not allowed; allowed: at most {other} ({limit:g})")
+    return Problem(key, f": {value:.12g} is not allowed; allowed: at most {other} ({limit:.12g})")
 
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
@@ -126,6 +135,7 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("input", "output", "models"), _topics),
     (("models", "workers"), _slots),
     (("retry",), _retry),
+    (("restart",), _restart),
     (("scheduling", "transport"), _scheduling),
     (("kafka", "shutdown"), _shutdown),
 )

@@ -22,6 +22,8 @@ from consumer.errors import ConfigError
 
 PREFIX = "CONSUMER_"
 
+_MAP, _SEQUENCE, _TEXT, _NULL = (f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "null"))
+
 Key: TypeAlias = tuple[str | int, ...]
 """The way from the root to a value."""
 
@@ -76,26 +78,24 @@ def read(path: Path) -> Tree:
 
 def parse(text: str, name: str) -> Tree:
     """Parse YAML text; `name` is what its lines are told apart by. Raises as `read` does."""
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         tree = Tree(origins={(): name})
-        if root is None:
+        if root is None or root.tag == _NULL:
             return tree
-        if not isinstance(root, yaml.MappingNode):
+        if root.tag != _MAP:
             raise ConfigError(f"{name}: the configuration is a mapping of sections, such as `kafka:` and `models:`")
         builder = _Builder(loader, name, tree.origins)
         tree.values = builder.value(root, ())
-        if builder.problems:
-            raise ConfigError(*builder.problems)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise ConfigError(f"{where}: not valid YAML: {error.problem}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    finally:
-        loader.dispose()
+    if builder.problems:
+        raise ConfigError(*builder.problems)
     return tree
 
 
@@ -106,33 +106,46 @@ class _Builder:
         self._loader = loader
         self._name = name
         self._origins = origins
+        self._above: list[yaml.Node] = []
         self.problems: list[str] = []
 
     def value(self, node: yaml.Node, key: Key) -> Any:
+        """Make the value of a node."""
         if key:
             self._origins[key] = f"{self._name}:{node.start_mark.line + 1}"
-        if isinstance(node, yaml.MappingNode):
-            return dict(self._pairs(node, key))
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*key, index)) for index, item in enumerate(node.value)]
-        return self._loader.construct_object(node)
+        if any(node is above for above in self._above):
+            self._refuse(node, key, "contains itself")
+            return None
+        self._above.append(node)
+        try:
+            if isinstance(node, yaml.MappingNode) and node.tag == _MAP:
+                return dict(self._pairs(node, key))
+            if node.tag == _SEQUENCE:
+                return [self.value(item, (*key, index)) for index, item in enumerate(node.value)]
+            return self._loader.construct_object(node)
+        except ValueError as error:
+            self._refuse(node, key, f"is no value: {error}")
+            return None
+        finally:
+            self._above.pop()
 
     def _pairs(self, node: yaml.MappingNode, key: Key) -> Iterator[tuple[str, Any]]:
         self._refuse_twins(node, key)
         self._loader.flatten_mapping(node)
         for name_node, value_node in node.value:
-            name = self._loader.construct_object(name_node)
-            if isinstance(name, str):
-                yield name, self.value(value_node, (*key, name))
+            if name_node.tag == _TEXT:
+                yield name_node.value, self.value(value_node, (*key, name_node.value))
             else:
-                self._refuse(name_node, (*key, name_node.value), "is no text: put the key in quotes")
+                name = name_node.value if isinstance(name_node.value, str) else "a key"
+                self._refuse(name_node, (*key, name), "is no text: put it in quotes")
 
     def _refuse_twins(self, node: yaml.MappingNode, key: Key) -> None:
         seen: set[str] = set()
         for name_node, _ in node.value:
-            if name_node.value in seen and name_node.tag != "tag:yaml.org,2002:merge":
-                self._refuse(name_node, (*key, name_node.value), "occurs twice")
-            seen.add(name_node.value)
+            if name_node.tag == _TEXT:
+                if name_node.value in seen:
+                    self._refuse(name_node, (*key, name_node.value), "occurs twice")
+                seen.add(name_node.value)
 
     def _refuse(self, node: yaml.Node, key: Key, text: str) -> None:
         self.problems.append(f"{self._name}:{node.start_mark.line + 1}: {spell(key)} {text}")
