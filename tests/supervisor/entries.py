@@ -116,3 +116,21 @@ def supervise(pipe: Connection) -> None:
             ready += len(pool.wait(10.0))
         pipe.send([member.process.pid for member in pool._members.values()])
         signal.pause()
+
+
+def bombard(number: int, pipe: Connection) -> None:
+    """Be a supervisor that sends its first worker signals until it is ready, and tell what it said and how many."""
+    from consumer.core.actions import Spawn
+    from consumer.core.types import WorkerId
+    from consumer.supervisor.pool import Launch, Pool, PoolOptions
+    from consumer.transport.channel import ChannelOptions
+
+    with Pool(sit, [Launch(None)], PoolOptions(), ChannelOptions()) as pool:
+        pool.perform(Spawn(0, WorkerId(1)))
+        (member,) = pool._members.values()
+        assert member.process.pid is not None
+        count = 0
+        while not (events := pool.wait(0.0)):
+            os.kill(member.process.pid, number)
+            count += 1
+        pipe.send((events, count))
