@@ -11,21 +11,20 @@ its outcomes on, and told of those that it could not, while the payloads can sti
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from consumer.core import actions as do
 from consumer.core import events as on
-from consumer.core.commits import CommitOptions, CommitRhythm
+from consumer.core.commits import CommitRhythm
 from consumer.core.crew import Crew
-from consumer.core.flow import FlowOptions
 from consumer.core.handover import Handover
 from consumer.core.intake import EXPIRED, Intake
 from consumer.core.leases import Lease, Leases
-from consumer.core.lifecycle import RestartOptions
 from consumer.core.partitions import Partitions
-from consumer.core.placement import ModelPlace, Placement, PlacementOptions
-from consumer.core.retry import Condemn, CrashVerdict, Hold, RetryOptions, after_crash, after_failure, halve
-from consumer.core.scheduling import Assignment, ModelShare, Scheduler, SchedulingOptions
+from consumer.core.placement import Placement
+from consumer.core.policies import DispatcherOptions, ModelPolicy
+from consumer.core.recovery import recover
+from consumer.core.retry import Condemn, Hold, after_failure
+from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
 from consumer.core.types import ChunkId, Failure, ModelId, Run, TopicPartition
 from consumer.core.waiting import Retries, Waiting, split_expired
@@ -33,28 +32,6 @@ from consumer.errors import ExitCode
 
 CRASHED_WORKER = Failure("crashed-worker", "WorkerCrashedError", "the worker died each time it had this record")
 PAYLOAD_LOST = "its payload is no longer at hand: read it from its source offset"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DispatcherOptions:
-    """The options of every part."""
-
-    flow: FlowOptions = field(default_factory=FlowOptions)
-    scheduling: SchedulingOptions = field(default_factory=SchedulingOptions)
-    placement: PlacementOptions = field(default_factory=PlacementOptions)
-    commit: CommitOptions = field(default_factory=CommitOptions)
-    retry: RetryOptions = field(default_factory=RetryOptions)
-    restart: RestartOptions = field(default_factory=RestartOptions)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPolicy:
-    """What the configuration says of one model, as far as the core is concerned."""
-
-    share: ModelShare = field(default_factory=ModelShare)
-    place: ModelPlace = field(default_factory=ModelPlace)
-    is_dead_lettered_on_hold: bool = True
-    """Whether its oldest records become dead letters once they fill a partition's window while it is broken."""
 
 
 class Dispatcher:
@@ -259,7 +236,7 @@ class Dispatcher:
 
     def _again(self, run: Run) -> None:
         """Queue copies of records that came back through no fault of theirs."""
-        if run.partition not in self._revoking and not self._is_draining:
+        if self._is_wanted(run):
             self._partitions.hold(run)
             self._scheduler.requeue(run)
 
@@ -318,41 +295,23 @@ class Dispatcher:
         self._scheduler.remove_worker(event.worker)
         for model in self._placement.remove_worker(event.worker, now):
             self._note("model.broken", model=model, worker=event.worker, message="its worker died while it was loaded")
-        ahead: dict[ModelId, int] = {}
-        for lease, runs in lost:
+        for lease, _ in lost:
             self._partitions.drop(lease.chunk.runs)
-            kept = [run for run in runs if self._partitions.is_current(run)]
-            if not kept or self._is_draining:
-                continue
-            model = lease.chunk.model
-            # The batch that was running is made of the oldest records of one model: only these are suspects.
-            if lease.is_suspect or ahead.get(model, 0) < self._scheduler.rows_max(model):
-                ahead[model] = ahead.get(model, 0) + sum(map(len, kept))
-                self._suspect(kept, lease)
-            else:
-                for run in reversed(kept):
-                    self._again(run)
-
-    def _suspect(self, runs: list[Run], lease: Lease) -> None:
-        """Decide on records of which one may have killed its worker."""
-        records = sum(map(len, runs))
-        for run in runs:
-            run.attempts += 1
-            run.crashes += 1 if records == 1 and lease.is_suspect else 0
-        match after_crash(records, runs[0].crashes):
-            case CrashVerdict.CONDEMN:
-                self._dead_letter(runs[0], [CRASHED_WORKER])
-                return
-            case CrashVerdict.HALVE:
-                parts: Sequence[list[Run]] = halve(runs)
-            case CrashVerdict.REPEAT:
-                parts = [runs]
-        for part in parts:
-            kept = [run for run in part if run.partition not in self._revoking]
-            for run in kept:
+        if self._is_draining:
+            return
+        recovery = recover(lost, self._scheduler.rows_max, self._is_wanted)
+        for run in recovery.innocent:
+            self._again(run)
+        for runs in recovery.suspects:
+            for run in runs:
                 self._partitions.hold(run)
-            if kept:
-                self._scheduler.suspect(kept)
+            self._scheduler.suspect(runs)
+        for run in recovery.condemned:
+            self._dead_letter(run, [CRASHED_WORKER])
+
+    def _is_wanted(self, run: Run) -> bool:
+        """Tell whether records that come back from a worker are still for this member to infer."""
+        return self._partitions.is_current(run) and run.partition not in self._revoking
 
     # -- partitions go, the program ends
 

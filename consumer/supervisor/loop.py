@@ -10,7 +10,7 @@ the partitions that go is committed or its time is over.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,6 +58,8 @@ class Parts:
     signals: StopSignals
     observers: Sequence[Observer]
     pulse: Turned
+    prepare: Callable[[Collection[str]], None]
+    """Sees that the dead letters of input topics have topics; called before the first record of new ones."""
 
 
 class Loop:
@@ -138,6 +140,8 @@ class Loop:
     def _take(self, events: Iterable[on.Event]) -> None:
         """Tell the core what happened and do what it says; what that brings about at once is told as well."""
         for event in events:
+            if isinstance(event, on.Assigned):
+                self._parts.prepare({partition.topic for partition in event.partitions})
             for observer in self._parts.observers:
                 observer.observe(event)
             for action in self._parts.dispatcher.step(event, self._clock()):
@@ -168,7 +172,7 @@ class Loop:
             case do.Stop():
                 self._stop = action
             case do.Note():
-                _log.info(action.name, **action.fields)
+                pass  # for the observers alone
             case _:
                 self._parts.pool.perform(action)
         return ()

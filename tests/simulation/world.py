@@ -13,10 +13,11 @@ from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.breaker import BreakerOptions
 from consumer.core.commits import CommitOptions
-from consumer.core.dispatcher import Dispatcher, DispatcherOptions, ModelPolicy
+from consumer.core.dispatcher import Dispatcher
 from consumer.core.flow import FlowOptions
 from consumer.core.lifecycle import RestartOptions
 from consumer.core.placement import ModelPlace
+from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.retry import RetryOptions
 from consumer.core.scheduling import ModelShare, SchedulingOptions
 from consumer.core.types import Chunk, Disposition, Failure, Run, Slice, Ticket, TopicPartition, WorkerId
