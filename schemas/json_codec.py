@@ -62,6 +62,8 @@ def _load(value: bytes | bytearray | memoryview, limits: Limits) -> object:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
+        if "depth" in error.msg or "recursion" in error.msg:
+            raise RecordError(Reason.TOO_LARGE, "the value is nested too deeply") from None
         raise RecordError(
             Reason.UNREADABLE, f"the value is not JSON: line {error.lineno} column {error.colno}"
         ) from None

@@ -8,7 +8,8 @@ class Limits:
     """Limits of a record's size, counts and depth; beyond them decoding raises `RecordError`.
 
     With the defaults decoding takes at most about 80 times the value's size in memory up to 1 MiB (Kafka's own default
-    limit of a record), and at most about 40 times beyond it, for the most wasteful bytes that can be made up.
+    limit of a record), and at most about 40 times beyond it, for the most wasteful bytes that can be made up. The
+    parsers themselves limit how deep a value may be nested: 1,024 levels.
     """
 
     size_max: int = 128 * 1024 * 1024

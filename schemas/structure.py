@@ -27,8 +27,8 @@ _KINDS: Final[Mapping[type, str]] = {
     bool: "a boolean",
     bytes: "bytes",
     dict: "a map",
-    float: "a fraction",
-    int: "a whole number",
+    float: "a float",
+    int: "an integer",
     list: "a list",
     str: "a string",
     type(None): "null",
@@ -39,7 +39,7 @@ _PYTHON_TYPES: Final[Mapping[str, tuple[type, frozenset[type]]]] = {
     "i": (int, frozenset({int})),
     "f": (float, frozenset({int, float})),
 }
-"""What usually stands in a list, and what may, by the kind of the dtype: only whole numbers are taken for floats."""
+"""What usually stands in a list, and what may, by the kind of the dtype: nothing is cast but integers to floats."""
 
 _FORMATS: Final[Mapping[str, str]] = {
     "BOOL": "?",
@@ -155,7 +155,7 @@ def _tensor(entry: object, where: _Place, limits: Limits) -> Tensor:
     if type(datatype) is not str:
         raise _refusal(Reason.UNREADABLE, where, f".datatype is a string, not {_kind(datatype)}")
     if type(shape) is not list:
-        raise _refusal(Reason.WRONG_SHAPE, where, f".shape is a list of whole numbers, not {_kind(shape)}")
+        raise _refusal(Reason.WRONG_SHAPE, where, f".shape is a list of integers, not {_kind(shape)}")
     count = _count(shape, where, limits)
     elements: NDArray[Any] | list[bytes]
     if datatype == BYTES:
@@ -177,7 +177,7 @@ def _raw(values: bytes, datatype: str, shape: list[int], count: int, where: _Pla
         raise _refusal(Reason.WRONG_SIZE, where, f".data has {len(values)} bytes, {count} x {datatype} take {size}")
     array: NDArray[Any] = _ndarray(shape, dtype, values)
     if datatype == BOOL and count and array.view(np.uint8).max() > 1:
-        raise _refusal(Reason.WRONG_DATATYPE, where, ".data has a byte that is neither 0 nor 1 in a BOOL tensor")
+        raise _refusal(Reason.WRONG_DATATYPE, where, ".data of BOOL has a byte that is neither 0 nor 1")
     return array
 
 
@@ -188,7 +188,7 @@ def _count(shape: list[Any], where: _Place, limits: Limits) -> int:
     count = 1
     for length in shape:
         if type(length) is not int:
-            raise _refusal(Reason.WRONG_SHAPE, where, f".shape is a list of whole numbers and has {_kind(length)}")
+            raise _refusal(Reason.WRONG_SHAPE, where, f".shape is a list of integers and has {_kind(length)}")
         if length < 0:
             raise _refusal(Reason.WRONG_SHAPE, where, ".shape has a negative axis")
         count *= length
@@ -214,6 +214,8 @@ def _flat(values: object, shape: Sequence[int], count: int, where: _Place) -> li
             if set(map(type, level)) != {list} or set(map(len, level)) != {length}:
                 raise _refusal(Reason.WRONG_SIZE, where, f".data is not nested as its shape says along axis {axis}")
             level = list(chain.from_iterable(level))
+            if not level:
+                break
     if len(level) != count:
         raise _refusal(Reason.WRONG_SIZE, where, f".data has {len(level)} elements, its shape says {count}")
     return level
@@ -247,7 +249,7 @@ def _numbers(elements: list[Any], datatype: str, where: _Place) -> NDArray[Any]:
 def _wrong_element(kinds: set[type], datatype: str, where: _Place) -> RecordError:
     """Say which kind of element does not belong."""
     samples = {kind: _KINDS.get(kind, "an extension type") for kind in kinds}
-    return _refusal(Reason.WRONG_DATATYPE, where, f".data has {min(samples.values())} in a {datatype} tensor")
+    return _refusal(Reason.WRONG_DATATYPE, where, f".data of {datatype} has {min(samples.values())}")
 
 
 def _refusal(reason: Reason, where: _Place, message: str) -> RecordError:
