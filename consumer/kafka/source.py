@@ -73,7 +73,7 @@ class Source:
         self._churned: set[TopicPartition] = set()
         """Partitions that were taken from this member during the running fetch."""
         self._displaced: set[TopicPartition] = set()
-        """Those that came back in the same fetch, with records that had to be dropped."""
+        """Not placed yet, and to be fetched from their position once they are: the client is elsewhere."""
         self._events: list[Event] = []
         self._raised: BaseException | None = None
         self._is_closing = False
@@ -264,8 +264,9 @@ class Source:
     def _position(self, partition: TopicPartition, found: ClientPartition, topic_id: str) -> Position:
         if found.offset < 0:
             if self._starts_at_end:
-                # Where "the end" was must be known, or an exception in the first fetch would skip what came since.
+                # The client looks for the end on its own, later or earlier: start where the core is told we do.
                 self._next[partition] = self._watermarks(partition)[1]
+                self._displaced.add(partition)
             return Position(None, topic_id=topic_id)
         self._next[partition] = self._committed[partition] = found.offset
         return Position(found.offset, found.metadata or "", topic_id)

@@ -1,0 +1,172 @@
+"""A source or a sink on the session's broker, and the loop's part played by hand."""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from consumer.core.events import Assigned, Committed, DeliveryFailed, Event, Fetched, Revoked
+from consumer.core.types import Generation, Run, Slice, TopicPartition
+from consumer.demo.broker import Broker
+from consumer.kafka.admin import Admin
+from consumer.kafka.options import InputOptions
+from consumer.kafka.settings import compose
+from consumer.kafka.sink import Routes, Sink
+from consumer.kafka.source import Source
+
+WAIT_S = 30.0
+SOURCE = TopicPartition("in", 3)
+"""Where the runs of sink tests come from."""
+
+
+def new_group() -> str:
+    """Name a group that nobody else has."""
+    return f"g-{uuid.uuid4().hex[:12]}"
+
+
+@dataclass
+class Reader:
+    """A source with everything that it told."""
+
+    source: Source
+    events: list[Event] = field(default_factory=list)
+    revoking: list[TopicPartition] = field(default_factory=list)
+
+    def turn(self, records_max: int = 1000, timeout_s: float = 0.1) -> list[Event]:
+        """Fetch once."""
+        events = self.source.fetch(records_max, timeout_s)
+        self.events += events
+        return events
+
+    def until(self, holds: Callable[[], bool], records_max: int = 1000) -> None:
+        """Fetch until something holds."""
+        deadline_s = time.monotonic() + WAIT_S
+        while not holds():
+            assert time.monotonic() < deadline_s, f"not in {WAIT_S} s; last events: {self.events[-3:]}"
+            self.turn(records_max)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Return the events of a kind."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def assigned(self) -> set[TopicPartition]:
+        """The partitions that this member was told of and has not lost."""
+        held: set[TopicPartition] = set()
+        for event in self.events:
+            if isinstance(event, Assigned):
+                held |= event.partitions.keys()
+            elif isinstance(event, Revoked):
+                held -= set(event.partitions)
+        return held
+
+    @property
+    def slices(self) -> list[Slice]:
+        """Every slice, in order."""
+        return [part for event in self.of(Fetched) for part in event.slices]
+
+    @property
+    def offsets(self) -> dict[TopicPartition, list[int]]:
+        """Every offset per partition, in the order in which it came."""
+        found: dict[TopicPartition, list[int]] = {}
+        for part in self.slices:
+            found.setdefault(part.partition, []).extend(part.offsets)
+        return found
+
+    @property
+    def count(self) -> int:
+        """How many records came."""
+        return sum(map(len, self.offsets.values()))
+
+    def committed(self) -> dict[TopicPartition, int]:
+        """What was answered to commits without an error, the newest each."""
+        return {
+            partition: offset
+            for event in self.of(Committed)
+            if event.error is None
+            for partition, offset in event.offsets.items()
+        }
+
+
+def reader(
+    broker: Broker,
+    *topics: str,
+    group: str | None = None,
+    on_revoke: Callable[[Reader, Sequence[TopicPartition]], None] | None = None,
+    options: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Reader:
+    """Make a source; `settings` are the consumer's, with `_` for `.`; callables pass for callbacks of the client."""
+    given = {name.replace("_", "."): value for name, value in settings.items() if not callable(value)}
+    callbacks = {name: value for name, value in settings.items() if callable(value)}
+    composed = compose(
+        {
+            "bootstrap.servers": broker.bootstrap_servers,
+            "group.id": group or new_group(),
+            "consumer": {**broker.consumer_settings, **given},
+        }
+    )
+    options = dict(options or {})
+    never = options.pop("never", ())
+    made: Reader
+
+    def note_revoke(partitions: Sequence[TopicPartition]) -> None:
+        made.revoking.extend(partitions)
+        if on_revoke is not None:
+            on_revoke(made, partitions)
+
+    source = Source(
+        {**composed.consumer, **callbacks},
+        InputOptions(topics=topics, **options),
+        note_revoke,
+        never=never,
+        topic_id=Admin(composed.admin).topic_id,
+    )
+    made = Reader(source)
+    return made
+
+
+def sink(broker: Broker, routes: Routes, **settings: Any) -> Sink:
+    """Make a sink; `settings` are the producer's, with `_` for `.`."""
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+    kafka = {"bootstrap.servers": broker.bootstrap_servers, "group.id": "unused", "producer": given}
+    return Sink(compose(kafka).producer, routes)
+
+
+def run_of(
+    values: Sequence[bytes | None],
+    keys: Sequence[bytes | None] | None = None,
+    headers: Sequence[Any] | None = None,
+) -> Run:
+    """Make the run that outcomes belong to; offsets count from 100."""
+    count = len(values)
+    return Run(
+        partition=SOURCE,
+        generation=Generation(1),
+        model="fraud",
+        positions=range(count),
+        offsets=range(100, 100 + count),
+        keys=keys or [b"fraud"] * count,
+        values=values,
+        headers=headers,
+        timestamps_ms=[1_700_000_000_000] * count,
+        size=sum(len(value or b"") for value in values),
+        fetched_s=0.0,
+        attempts=1,
+    )
+
+
+def settle(sink: Sink, ticket: int) -> list[DeliveryFailed]:
+    """Take events until everything up to the ticket is delivered or reported; return what was reported."""
+    failed: list[DeliveryFailed] = []
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        passed = sink.flush(0.1)
+        for event in sink.events():
+            if isinstance(event, DeliveryFailed):
+                failed.append(event)
+            elif event.ticket >= ticket:
+                assert passed or event.ticket == ticket
+                return failed
+        assert time.monotonic() < deadline_s, f"ticket {ticket} not delivered in {WAIT_S} s: {sink.complaints()}"

@@ -1,0 +1,349 @@
+"""The source against a broker: what it promises the loop, whatever the group does."""
+
+import contextlib
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import AdminClient
+
+from consumer.core.events import Assigned, Committed, Fetched, Revoked
+from consumer.core.types import TopicPartition
+from consumer.demo.broker import Broker, Feature
+from tests import brokers
+from tests.contract.clients import Reader, new_group, reader
+
+pytestmark = pytest.mark.broker
+
+
+@contextlib.contextmanager
+def closing(*readers: Reader) -> Any:
+    """Leave the group at the end, so that the next test's members need not wait for a session to time out."""
+    try:
+        yield
+    finally:
+        for each in readers:
+            each.source.close(10)
+
+
+def test_records_come_as_they_were_sent(broker: Broker) -> None:
+    """Keys, values, headers, tombstones and times arrive as columns; the partition was announced before."""
+    topic = brokers.new_topic(broker)
+    before_ms = int(time.time() * 1000) - 1000
+    brokers.load(broker, topic, [(b"fraud", b"1"), (None, b"2"), (b"intent", None)])
+    brokers.load(broker, topic, [(b"\xff", b"4")], headers=[("a", b"1"), ("a", b"2")])
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 4)
+    where = TopicPartition(topic, 0)
+    kinds = [type(event) for event in member.events]
+    assert kinds.index(Assigned) < kinds.index(Fetched)
+    (assigned,) = member.of(Assigned)
+    assert assigned.partitions[where].next_offset is None
+    assert assigned.partitions[where].metadata == ""
+    assert member.offsets == {where: [0, 1, 2, 3]}
+    keys: list[Any] = []
+    values: list[Any] = []
+    headers: list[Any] = []
+    models: list[Any] = []
+    times: list[int] = []
+    for part in member.slices:
+        count = len(part.offsets)
+        keys += part.keys
+        values += part.values
+        headers += part.headers or [None] * count
+        models += [part.models] * count if part.models is None or isinstance(part.models, str) else part.models
+        times += part.timestamps_ms
+    assert keys == [b"fraud", None, b"intent", b"\xff"]
+    assert values == [b"1", b"2", None, b"4"]
+    assert [list(each) if each else None for each in headers] == [None, None, None, [("a", b"1"), ("a", b"2")]]
+    assert models == ["fraud", None, "intent", None]
+    assert all(before_ms < each <= time.time() * 1000 + 1000 for each in times)
+
+
+def test_a_fetch_brings_no_more_than_asked(broker: Broker) -> None:
+    """`records_max` is a budget: every fetch stays within it, and all of them together bring everything."""
+    topic = brokers.new_topic(broker, 2)
+    brokers.load(broker, topic, ((b"%d" % i, b"v") for i in range(500)))
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 500, records_max=7)
+    assert max(sum(len(part.offsets) for part in event.slices) for event in member.of(Fetched)) <= 7
+
+
+def test_a_commit_and_its_metadata_meet_the_successor(broker: Broker) -> None:
+    """A committed offset, its metadata and the topic's identity are told to the next member, which goes on there."""
+    topic, group = brokers.new_topic(broker), new_group()
+    where = TopicPartition(topic, 0)
+    brokers.load(broker, topic, ((b"m", b"%d" % i) for i in range(10)))
+    first = reader(broker, topic, group=group)
+    with closing(first):
+        first.until(lambda: first.count == 10)
+        first.source.commit({where: (4, "map of what is done")})
+        first.until(lambda: first.committed() == {where: 4})
+    second = reader(broker, topic, group=group)
+    with closing(second):
+        second.until(lambda: second.count == 6)
+    position = second.of(Assigned)[0].partitions[where]
+    assert (position.next_offset, position.metadata) == (4, "map of what is done")
+    assert position.topic_id == first.of(Assigned)[0].partitions[where].topic_id
+    assert second.offsets == {where: [4, 5, 6, 7, 8, 9]}
+
+
+def test_a_topic_made_anew_has_another_identity(broker: Broker) -> None:
+    """The identity tells a topic from one of the same name that was there before."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    topic, group = brokers.new_topic(broker), new_group()
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    identities = set()
+    for _ in range(2):
+        member = reader(broker, topic, group=group)
+        with closing(member):
+            while not member.assigned:
+                member.turn()
+        identities.add(member.of(Assigned)[0].partitions[TopicPartition(topic, 0)].topic_id)
+        admin.delete_topics([topic])[topic].result(10)
+        deadline_s = time.monotonic() + 10
+        while topic in admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline_s
+        brokers.new_topic(broker, name=topic)
+    assert len(identities) == 2
+    assert "" not in identities
+
+
+def test_a_synchronous_commit_is_answered_at_once(broker: Broker) -> None:
+    """`commit_now` returns the broker's answer and leaves other partitions than ours out."""
+    topic, group = brokers.new_topic(broker), new_group()
+    brokers.load(broker, topic, [(b"m", b"v")])
+    member = reader(broker, topic, group=group)
+    where, foreign = TopicPartition(topic, 0), TopicPartition(topic, 7)
+    with closing(member):
+        member.until(lambda: member.count == 1)
+        assert member.source.commit_now({where: (1, ""), foreign: (1, "")}) == [Committed({where: 1})]
+        assert member.source.commit_now({foreign: (1, "")}) == []
+    assert brokers.committed(broker, group, topic) == {0: 1}
+
+
+def test_metadata_too_large_is_an_answer_not_an_exception(broker: Broker) -> None:
+    """What the broker refuses of a commit comes back as a value, at once or with a later fetch."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, [(b"m", b"v")])
+    member = reader(broker, topic)
+    where = TopicPartition(topic, 0)
+    with closing(member):
+        member.until(lambda: member.count == 1)
+        (refused,) = member.source.commit_now({where: (1, "x" * 5000)})
+        assert refused.error == "OFFSET_METADATA_TOO_LARGE"
+        member.source.commit({where: (1, "x" * 5000)})
+        member.until(lambda: bool(member.of(Committed)))
+    assert [event.error for event in member.of(Committed)] == ["OFFSET_METADATA_TOO_LARGE"]
+
+
+def test_a_regex_never_reads_the_outputs(broker: Broker) -> None:
+    """A `^regex` that matches result topics does not make them input; named and patterned exclusions both hold."""
+    stem = f"r{uuid.uuid4().hex[:8]}"
+    wanted, result, letters = f"{stem}.in", f"{stem}.out.fraud", f"{stem}.in.dead-letters"
+    for topic in (wanted, result, letters):
+        brokers.new_topic(broker, name=topic)
+        brokers.load(broker, topic, [(b"m", topic.encode())])
+    member = reader(broker, f"^{stem}.*", options={"never": (result, r"^.*[.]dead-letters$")})
+    with closing(member):
+        member.until(lambda: member.count > 0)
+        for _ in range(10):
+            member.turn()
+    assert {partition.topic for partition in member.assigned} == {wanted}
+    assert member.count == 1
+
+
+def test_paused_partitions_bring_nothing_and_lose_nothing(broker: Broker) -> None:
+    """While paused nothing comes, though the client is polled without a budget; resumed, every offset comes once."""
+    topic = brokers.new_topic(broker, 2)
+    brokers.load(broker, topic, ((b"%d" % i, b"v" * 100) for i in range(2000)))
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count > 0, records_max=50)
+        member.source.pause(member.assigned)
+        member.source.pause(member.assigned)
+        held = member.count
+        for _ in range(10):
+            member.turn(records_max=0, timeout_s=0.05)
+        assert member.count == held
+        member.source.resume(member.assigned)
+        member.source.resume(member.assigned)
+        member.until(lambda: member.count >= 2000, records_max=100)
+        member.turn()
+    ends = brokers.end_offsets(broker, topic)
+    assert member.offsets == {TopicPartition(topic, p): list(range(end)) for p, end in ends.items()}
+
+
+def test_a_second_member_takes_over_what_was_committed(broker: Broker) -> None:
+    """A rebalance calls `on_revoke`, a commit inside it holds, and the new member starts exactly there."""
+    topic, group = brokers.new_topic(broker, 4), new_group()
+    brokers.load(broker, topic, ((b"%d" % i, b"v") for i in range(400)))
+
+    def commit_all(member: Reader, partitions: Sequence[TopicPartition]) -> None:
+        done = {each: (offsets[-1] + 1, "") for each, offsets in member.offsets.items() if each in partitions}
+        answers = member.source.commit_now(done)
+        assert [event.error for event in answers] == [None]
+
+    first = reader(broker, topic, group=group, on_revoke=commit_all)
+    with closing(first):
+        first.until(lambda: first.count == 400)
+        second = reader(broker, topic, group=group)
+        with closing(second):
+
+            def shared() -> bool:
+                second.turn(timeout_s=0.05)
+                return len(second.assigned) == 2
+
+            first.until(shared)
+            assert first.assigned | second.assigned == {TopicPartition(topic, p) for p in range(4)}
+            assert set(first.revoking) == second.assigned
+            brokers.load(broker, topic, ((b"%d" % i, b"w") for i in range(400)))
+            ends = brokers.end_offsets(broker, topic)
+
+            def done() -> bool:
+                second.turn(timeout_s=0.05)
+                seen = {**first.offsets, **second.offsets}
+                return all(seen.get(TopicPartition(topic, p), [-1])[-1] == end - 1 for p, end in ends.items())
+
+            first.until(done)
+    for each in second.assigned:
+        taken_over = first.offsets[each][-1] + 1
+        assert second.of(Assigned)[0].partitions[each].next_offset == taken_over
+        assert second.offsets[each] == list(range(taken_over, ends[each.partition]))
+
+
+def test_a_raising_hook_is_raised_by_the_fetch(broker: Broker) -> None:
+    """An error in `on_revoke` neither vanishes in the client nor destroys its batch: the fetch raises it."""
+    topic, group = brokers.new_topic(broker, 2), new_group()
+
+    def fail(member: Reader, partitions: Sequence[TopicPartition]) -> None:
+        raise ZeroDivisionError
+
+    first = reader(broker, topic, group=group, on_revoke=fail)
+    second = reader(broker, topic, group=group)
+    with closing(first, second):
+        first.until(lambda: len(first.assigned) == 2)
+        with pytest.raises(ZeroDivisionError):
+            first.until(lambda: bool(second.turn(timeout_s=0.05)) and False)
+
+
+@pytest.mark.slow
+def test_lost_partitions_are_dropped_without_a_commit(broker: Broker) -> None:
+    """A member that stopped polling is told that its partitions are gone; `on_revoke` is not called for them."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, [(b"m", b"v")])
+    member = reader(broker, topic, session_timeout_ms=6000, max_poll_interval_ms=6000)
+    where = TopicPartition(topic, 0)
+    with closing(member):
+        member.until(lambda: member.count == 1)
+        time.sleep(7)  # longer than max.poll.interval.ms: that is what is tested
+        member.until(lambda: bool(member.of(Revoked)))
+        assert member.revoking == []
+        assert {"_MAX_POLL_EXCEEDED"} <= {each.name for each in member.source.complaints()}
+        member.until(lambda: len(member.of(Assigned)) == 2)
+        member.until(lambda: member.count == 2)
+    assert member.offsets == {where: [0, 0]}
+
+
+def test_an_exception_in_the_client_skips_nothing(broker: Broker) -> None:
+    """What a raising callback destroys is fetched again: the client's position moved on, ours did not."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, ((b"m", b"%d" % i) for i in range(3000)))
+    raised: list[bool] = []
+
+    def raise_now_and_then(_statistics: str) -> None:
+        if len(raised) < 5 and len(member.offsets) > 0:
+            raised.append(True)
+            raise ZeroDivisionError
+
+    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=5)
+    with closing(member):
+        while member.count < 3000 or len(raised) < 5:
+            with contextlib.suppress(ZeroDivisionError):
+                member.until(lambda: member.count >= 3000 and len(raised) == 5, records_max=20)
+        member.turn()
+    assert member.offsets == {TopicPartition(topic, 0): list(range(3000))}
+
+
+def test_positions_skipped_by_retention_are_counted(broker: Broker) -> None:
+    """Records deleted before they were read are no silent gap."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    topic, group = brokers.new_topic(broker), new_group()
+    where = TopicPartition(topic, 0)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(100)))
+    first = reader(broker, topic, group=group)
+    with closing(first):
+        first.until(lambda: first.count == 100)
+        assert first.source.commit_now({where: (10, "")})[0].error is None
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    asked = ClientPartition(topic, 0, 60)
+    next(iter(admin.delete_records([asked]).values())).result(10)
+    second = reader(broker, topic, group=group)
+    with closing(second):
+        second.until(lambda: second.count == 40)
+        assert second.source.skipped == {where: 50}
+        assert first.source.skipped == {}
+    assert second.offsets == {where: list(range(60, 100))}
+
+
+def test_gaps_of_transactions_are_no_skips(broker: Broker) -> None:
+    """A transaction's marker takes an offset that no record has: it is passed over and not counted."""
+    brokers.need(broker, Feature.TRANSACTIONS)
+    topic = brokers.new_topic(broker)
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers, "transactional.id": topic})
+    producer.init_transactions(30)
+    for _ in range(5):
+        producer.begin_transaction()
+        producer.produce(topic, b"v", b"m")
+        producer.commit_transaction(30)
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 5)
+        assert member.source.skipped == {}
+    assert member.offsets == {TopicPartition(topic, 0): [0, 2, 4, 6, 8]}
+
+
+def test_an_unknown_topic_is_a_complaint(broker: Broker) -> None:
+    """A misspelt topic is told once, with its name and what to do, and the source goes on."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    topic, missing = brokers.new_topic(broker), f"missing-{uuid.uuid4().hex[:8]}"
+    brokers.load(broker, topic, [(b"m", b"v")])
+    member = reader(broker, topic, missing)
+    with closing(member):
+        member.until(lambda: member.count == 1)
+        complaints = {each.name: each for each in member.source.complaints()}
+    assert complaints["UNKNOWN_TOPIC_OR_PART"].topic == missing
+    assert "create the topic, or correct its name" in complaints["UNKNOWN_TOPIC_OR_PART"].message
+
+
+def test_lag_is_what_lies_behind_the_commit(broker: Broker) -> None:
+    """Lag counts from the committed offset to the known end, for partitions of this member."""
+    topic = brokers.new_topic(broker)
+    where = TopicPartition(topic, 0)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(50)))
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 50)
+        member.source.commit_now({where: (20, "")})
+        assert member.source.lag() == {where: 30}
+        member.source.commit({where: (50, "")})
+        member.until(lambda: member.source.lag() == {where: 0})
+
+
+def test_latest_starts_at_the_end(broker: Broker) -> None:
+    """On request a new group starts with what comes, not with what is there."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, ((b"m", b"old") for _ in range(10)))
+    member = reader(broker, topic, auto_offset_reset="latest")
+    with closing(member):
+        member.until(lambda: bool(member.assigned))
+        brokers.load(broker, topic, [(b"m", b"new")])
+        member.until(lambda: member.count == 1)
+    assert member.offsets == {TopicPartition(topic, 0): [10]}
