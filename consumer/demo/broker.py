@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from consumer.demo.node import (
     SERVER_PROPERTIES,
@@ -29,6 +29,9 @@ from consumer.demo.node import (
     start_node,
 )
 from consumer.kafka import admin
+
+GIVEN_TIMEOUT_S = 10.0
+"""How long a broker that the environment names may take to answer."""
 
 __all__ = ["Broker", "BrokerError", "Feature", "Kind", "Node", "UnavailableError", "fetch", "main", "start"]
 
@@ -81,6 +84,10 @@ class Broker:
         self.close()
 
 
+Starter: TypeAlias = Callable[[Mapping[str, str]], Broker]
+"""Starts or finds a broker of one kind, with a node's own settings."""
+
+
 def start(wanted: Kind | None = None, properties: Mapping[str, str] | None = None) -> Broker:
     """Start or find a broker: the first kind that is to be had, or the one that is wanted.
 
@@ -112,7 +119,7 @@ def _start_given(properties: Mapping[str, str]) -> Broker:
     if not servers or properties:
         message = "no KAFKA_BOOTSTRAP_SERVERS" if not servers else "a given broker takes no node settings"
         raise UnavailableError(message)
-    if not admin.wait_reachable({"bootstrap.servers": servers}, 10.0):
+    if not admin.wait_reachable({"bootstrap.servers": servers}, GIVEN_TIMEOUT_S):
         message = f"KAFKA_BOOTSTRAP_SERVERS={servers} does not answer: start that broker, or unset the variable"
         raise BrokerError(message)
     return Broker(Kind.GIVEN, servers, "KAFKA_BOOTSTRAP_SERVERS names it")
@@ -193,7 +200,7 @@ def _start_embedded(properties: Mapping[str, str]) -> Broker:
     )
 
 
-STARTERS: Mapping[Kind, Callable[[Mapping[str, str]], Broker]] = {
+STARTERS: Mapping[Kind, Starter] = {
     Kind.GIVEN: _start_given,
     Kind.HOME: _start_home,
     Kind.OWN: _start_own,

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from consumer import errors
 from consumer.kafka import admin
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ GUARD = 'read -r _; kill -9 "$1"; rm -rf "$2"'
 """Ends a broker whose owner died without stopping it: `read` returns when the owner's end of the pipe is closed."""
 
 
-class BrokerError(Exception):
+class BrokerError(errors.BrokerError):
     """A broker that was asked for cannot be had; the message says why and what to do."""
 
 
