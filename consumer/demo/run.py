@@ -22,10 +22,11 @@ from consumer.demo.digits import load_digits
 from consumer.demo.records import Sending, plan
 from consumer.demo.service import Names, Service, ServiceError, configuration, free_port
 from consumer.demo.tally import Tally
+from consumer.errors import BrokerError
 
 PATIENCE_S = 20.0
 """Without a new outcome for so long, what is still missing is missing."""
-RATE = 2_000.0
+RATE = 1_000.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,7 @@ def run(options: DemoOptions, console: Console) -> int:
 
     Raises:
         ConfigError: the extra `demo` is not installed.
-        BrokerError: there is no broker.
+        BrokerError: there is no broker, or not the one that was asked for.
     """
     digits = load_digits()
     sendings = plan(digits.images)
@@ -58,7 +59,7 @@ def run(options: DemoOptions, console: Console) -> int:
             text=True,
         )
         try:
-            with brokers.start(options.broker) as broker:
+            with _broker(options.broker) as broker:
                 printed = training.communicate()[0].strip()
                 console.print("".join(f"  {line}\n" for line in printed.splitlines()), end="", markup=False)
                 if training.returncode != 0:
@@ -69,6 +70,13 @@ def run(options: DemoOptions, console: Console) -> int:
         finally:
             training.kill()
             training.wait()
+
+
+def _broker(wanted: brokers.Kind | None) -> brokers.Broker:
+    try:
+        return brokers.start(wanted)
+    except brokers.BrokerError as error:
+        raise BrokerError(str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,12 @@
 Owns the process from its start to its exit. Must not know the records.
 """
 
+import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,11 +139,13 @@ class Service:
         return "".join(f"\n  | {line}" for line in lines)
 
     def _is_ready(self) -> bool:
+        """Ask for its status: `/readyz` alone is true while models are still being loaded."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=1):
-                return True
-        except (OSError, urllib.error.URLError):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/status", timeout=1) as answer:
+                status = json.load(answer)
+        except OSError:
             return False
+        return status["ready"] and all(model["state"] == "loaded" for model in status["models"])
 
 
 def free_port() -> int:

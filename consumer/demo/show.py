@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -76,7 +77,7 @@ def letters_table(tally: Tally) -> Table:
         table.add_column(column, overflow="fold")
     for letter in sorted(tally.letters, key=lambda letter: letter.reason):
         key = letter.sending.key
-        table.add_row(letter.reason, key.decode() if key else "-", letter.sending.fault, letter.message)
+        table.add_row(letter.reason, key.decode() if key else "-", letter.sending.fault, escape(letter.message))
     return table
 
 
