@@ -75,7 +75,8 @@ class Collator:
         longest = dict(call[0].plan.lengths)
         if self._fills:
             for portion in call:
-                for plan in portion.plans if isinstance(portion, Loose) else (portion.plan,):
+                plans = {id(entry[3]): entry[3] for entry in portion.entries} if isinstance(portion, Loose) else {}
+                for plan in plans.values() or (portion.plan,):
                     for axis, length in plan.lengths.items():
                         longest[axis] = max(longest[axis], length)
         return longest
@@ -97,7 +98,7 @@ class Collator:
         if plan.form is Form.WHOLE:
             assert len(call) == 1
             assert isinstance(call[0], Loose)
-            return as_tensor(np.array(call[0].inputs[0][number], dtype), plan.datatypes[number])
+            return as_tensor(np.array(call[0].entries[0][2][number], dtype), plan.datatypes[number])
         fill = self._fills.get(plan.names[number])
         stacked = np.empty(shape, dtype)
         if fill is not None:
@@ -176,8 +177,8 @@ def _fitting(portion: Portion, first: int, rows_max: int) -> int:
     if first == 0 and portion.rows <= rows_max:
         return portion.records
     stop = first
-    while stop < portion.records and portion.plans[stop].rows <= rows_max:
-        rows_max -= portion.plans[stop].rows
+    while stop < portion.records and (rows := portion.entries[stop][3].rows) <= rows_max:
+        rows_max -= rows
         stop += 1
     return stop
 
@@ -187,7 +188,7 @@ def _texts(call: Call, number: int) -> list[bytes]:
     found: list[bytes] = []
     for portion in call:
         assert isinstance(portion, Loose), "no template has a tensor of BYTES"
-        for inputs in portion.inputs:
+        for _, _, inputs, _ in portion.entries:
             elements = inputs[number]
             assert isinstance(elements, list)
             found += elements
@@ -197,16 +198,19 @@ def _texts(call: Call, number: int) -> list[bytes]:
 def _place_block(block: Block, number: int, target: npt.NDArray[Any]) -> None:
     """Copy the elements of records of one template to their rows."""
     plan = block.plan
+    octets = block.octets(number)
+    if octets is not None and plan.shapes[number] == target.shape[1:]:
+        target.reshape(block.records, -1).view(np.uint8)[...] = octets  # straight from the payloads
+        return
     by_record = target.reshape(block.records, plan.rows, *target.shape[1:])
     place = by_record[(slice(None), slice(None), *map(slice, plan.shapes[number]))]
-    elements = block.elements(number)
-    place[...] = plan.made[number] if elements is None else elements.reshape(place.shape)
+    place[...] = plan.made[number] if octets is None else block.elements(number).reshape(place.shape)
 
 
 def _place_loose(loose: Loose, number: int, target: npt.NDArray[Any], *, is_padded: bool) -> None:
     """Copy the elements of single records to their rows; an example without an axis for rows fits as one."""
     at = 0
-    for inputs, plan in zip(loose.inputs, loose.plans, strict=True):
+    for _, _, inputs, plan in loose.entries:
         place = target[at : at + plan.rows]
         if is_padded:
             place = place[(slice(None), *map(slice, plan.shapes[number]))]

@@ -4,7 +4,7 @@ Owns the choice between both ways, `preprocess`, and every refusal of a record b
 know calls, outputs or torch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -29,40 +29,39 @@ _BF16_EXPONENT = 0x7F80
 """All ones in NaN and infinity."""
 
 
+Entry: TypeAlias = tuple[int, str | None, tuple[TensorData, ...], Plan]
+"""A decoded record: its position in the chunk, its id, its elements in the model's order, and how it was bound."""
+
+
 @dataclass(slots=True)
 class Loose:
-    """Records of one span and one group that were decoded one by one; columns of equal length."""
+    """Records of one span, group and codec that were decoded one by one."""
 
     sheet: Sheet
-    indices: list[int]
-    """Positions in the chunk, rising."""
-    ids: list[str | None]
-    inputs: list[tuple[TensorData, ...]]
-    """Each record's elements, in the model's order."""
-    plans: list[Plan]
+    codec: Codec
+    entries: list[Entry]
+    """In the order of their positions."""
     rows: int = 0
 
     @property
     def plan(self) -> Plan:
         """One record's way to be bound; those of the others differ in rows, form and the lengths of padded axes."""
-        return self.plans[0]
+        return self.entries[0][3]
 
     @property
     def records(self) -> int:
         """Count the records."""
-        return len(self.indices)
+        return len(self.entries)
+
+    @property
+    def first_index(self) -> int:
+        """The position of the first record in its chunk."""
+        return self.entries[0][0]
 
     def part(self, first: int, stop: int) -> "Loose":
         """Cut out records."""
-        plans = self.plans[first:stop]
-        return Loose(
-            self.sheet,
-            self.indices[first:stop],
-            self.ids[first:stop],
-            self.inputs[first:stop],
-            plans,
-            sum(plan.rows for plan in plans),
-        )
+        entries = self.entries[first:stop]
+        return Loose(self.sheet, self.codec, entries, sum(plan.rows for _, _, _, plan in entries))
 
 
 Portion: TypeAlias = Block | Loose
@@ -104,24 +103,19 @@ class Decoder:
     def decode(self, sheet: Sheet, groups: Groups) -> None:
         """Decode a span's records into `groups`; those that are refused fail on the sheet."""
         columns, first, stop = sheet.span
-        rest: Iterable[int] = range(first, stop)
+        rest: Sequence[int] = range(first, stop)
         if self._templates is not None and self._is_msgpack(columns, first, stop):
-            left = np.ones(stop - first, np.bool_)
-            for indices, table in self._templates.candidates(columns, first, stop):
-                for block in self._blocks(self._templates, sheet, indices, table):
-                    left[block.indices - first] = False
-                    if (fit := self._finite(block)).records:
-                        groups.setdefault(block.plan.group, []).append(fit)
-            rest = (np.flatnonzero(left) + first).tolist() if not left.all() else rest
-        self._decode_singly(sheet, rest, groups)
-
-    def codec(self, columns: Columns, index: int) -> Codec:
-        """Return the codec of a record.
-
-        Raises:
-            RecordError: There is none.
-        """
-        return codec_for(columns.content_type(index), self._content_type)
+            found = [
+                block
+                for indices, table in self._templates.candidates(columns, first, stop)
+                for block in self._blocks(self._templates, sheet, indices, table)
+            ]
+            rest = _left(found, first, stop)
+            for block in found:
+                if (fit := self._finite(block)).records:
+                    groups.setdefault(block.plan.group, []).append(fit)
+        if rest:
+            self._decode_singly(sheet, rest, groups)
 
     def _is_msgpack(self, columns: Columns, first: int, stop: int) -> bool:
         """Tell whether all of these records are msgpack."""
@@ -148,11 +142,11 @@ class Decoder:
                     templates.in_vain(length)
                     return
             alike = template.matches(table)
-            count = int(np.count_nonzero(alike))
-            if count == len(indices):
+            if alike is None:
                 templates.used(template)
                 yield Block(sheet, indices, template, table)
                 return
+            count = int(np.count_nonzero(alike))
             if count >= RECORDS_MIN:
                 templates.used(template)
                 yield Block(sheet, indices[alike], template, table[alike])
@@ -165,7 +159,7 @@ class Decoder:
         """Make a template of a record; None where that cannot be."""
         record = bytes(columns.payload(index))
         try:
-            request = self.codec(columns, index).decode_request(record)
+            request = codec_for(MSGPACK).decode_request(record)
             return Template(record, request, self._binder.bind(request.inputs))
         except (RecordError, ValueError):
             return None
@@ -173,14 +167,16 @@ class Decoder:
     def _decode_singly(self, sheet: Sheet, indices: Iterable[int], groups: Groups) -> None:
         """Decode records one by one."""
         columns, absent = sheet.columns, sheet.columns.work.absent
-        starts, ends, buffer = columns.starts.tolist(), columns.ends.tolist(), columns.work.buffer
-        types, bind, loose = columns.work.content_types, self._binder.bind, dict[tuple[Any, ...], Loose]()
+        starts, ends, buffer = columns.start_list, columns.end_list, columns.work.buffer
+        types, default, bind = columns.work.content_types, self._content_type, self._binder.bind
+        found: dict[tuple[Codec, tuple[Any, ...]], Loose] = {}
         for index in indices:
             if index in absent:
                 sheet.fail(index, failure_of(RecordError(Reason.NO_VALUE, "the record has no value")))
                 continue
+            tensors: tuple[Tensor, ...] = ()
             try:
-                codec = codec_for(None if types is None else types[index], self._content_type)
+                codec = codec_for(default if types is None else types[index], default)
                 identity, tensors, _ = codec.decode_request(buffer[starts[index] : ends[index]])
                 if self._preprocess is not None:
                     tensors = self._prepared(tensors)
@@ -193,15 +189,12 @@ class Decoder:
             except _PreprocessError as error:
                 sheet.fail(index, failure_of(error.cause, texts(tensors)))
                 continue
-            found = loose.get(plan.group)
-            if found is None:
-                found = loose[plan.group] = Loose(sheet, [], [], [], [])
-                groups.setdefault(plan.group, []).append(found)
-            found.indices.append(index)
-            found.ids.append(identity)
-            found.inputs.append(plan.pick(tensors))
-            found.plans.append(plan)
-            found.rows += plan.rows
+            loose = found.get((codec, plan.group))
+            if loose is None:
+                loose = found[codec, plan.group] = Loose(sheet, codec, [])
+                groups.setdefault(plan.group, []).append(loose)
+            loose.entries.append((index, identity, plan.pick(tensors), plan))
+            loose.rows += plan.rows
 
     def _prepared(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Have `preprocess` make the model's tensors of a record's; it may write to what it gets."""
@@ -221,9 +214,8 @@ class Decoder:
             return block
         good = np.ones(block.records, np.bool_)
         for number, datatype in enumerate(block.plan.datatypes):
-            elements = block.elements(number)
-            if elements is not None:
-                good &= finite(elements, datatype).reshape(block.records, -1).all(axis=1)
+            if block.template.tensors[number] is not None:
+                good &= finite(block.elements(number), datatype).reshape(block.records, -1).all(axis=1)
         if good.all():
             return block
         for index in block.indices[~good].tolist():
@@ -237,6 +229,17 @@ class _PreprocessError(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
         self.cause = cause
+
+
+def _left(blocks: Iterable[Block], first: int, stop: int) -> Sequence[int]:
+    """List the records that no block has."""
+    left = np.ones(stop - first, np.bool_)
+    for block in blocks:
+        if block.records == stop - first:
+            return ()
+        left[block.indices - first] = False
+    found: list[int] = (np.flatnonzero(left) + first).tolist()
+    return found
 
 
 def finite(elements: npt.NDArray[Any], datatype: str) -> npt.NDArray[np.bool_]:

@@ -1,31 +1,41 @@
 """From the outputs of a call to result payloads and record keys.
 
 Owns `postprocess`, the results' provenance, and the two ways of writing results: record by record through the codec, or
-a whole block as a table, from one result that the codec wrote. Both give the same bytes. Must not know models or calls.
+all results of equal length as one table, from a single one that the codec wrote. Both give the same bytes. Must not
+know models or how calls come about.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from consumer.worker.binding import Plan
 from consumer.worker.collate import Call
-from consumer.worker.decoding import Arrays, Loose, texts
+from consumer.worker.decoding import Arrays, Loose, Portion, texts
 from consumer.worker.failures import failure_of
-from consumer.worker.layout import Leaf, Path, leaves
+from consumer.worker.layout import between, leaves
 from consumer.worker.spans import Indices, Octets, Sheet
 from consumer.worker.split import Outputs
-from consumer.worker.template import Block
 from schemas.codecs import MSGPACK, Codec, codec_for
 from schemas.datatypes import BF16, BYTES
-from schemas.records import QUEUE_MS, SOURCE_OFFSET, SOURCE_PARTITION, Result, provenance
+from schemas.records import BATCH_ROWS, INFER_MS, QUEUE_MS, SOURCE_OFFSET, SOURCE_PARTITION, Result, provenance
 from schemas.tensors import Tensor, TensorData
+
+TABLE_RECORDS_MIN = 8
+"""Fewer results than this are written one by one, which is cheaper then."""
+
+LAYOUTS_MAX = 64
+"""Lengths of results whose layouts are remembered for one model."""
 
 Postprocess: TypeAlias = Callable[[dict[str, TensorData]], Arrays]
 
 _POWERS: npt.NDArray[np.int64] = 10 ** np.arange(1, 19, dtype=np.int64)
 """The smallest numbers of 2, 3, ... digits."""
+
+_WIDTHS: npt.NDArray[np.int64] = np.array([1 << 7, 1 << 8, 1 << 16, 1 << 32], np.int64)
+"""The smallest numbers for which msgpack takes another number of bytes."""
 
 
 class Identity(NamedTuple):
@@ -43,160 +53,223 @@ class Batch(NamedTuple):
     infer_ms: float
 
 
+class _Cohort(NamedTuple):
+    """Records of one portion whose results have the same length."""
+
+    sheet: Sheet
+    indices: Indices
+    starts: Indices
+    """The first row of each record in the call."""
+    plan: Plan
+    ids: Octets | None
+    """The ids' bytes, one record a row; None where the records have none."""
+
+    def pick(self, chosen: npt.NDArray[np.bool_]) -> "_Cohort":
+        """Take some of the records."""
+        ids = None if self.ids is None else self.ids[chosen]
+        return self._replace(indices=self.indices[chosen], starts=self.starts[chosen], ids=ids)
+
+    def identity(self, at: int) -> str | None:
+        """Return one record's own id."""
+        return None if self.ids is None else self.ids[at].tobytes().decode()
+
+
+class _ResultLayout:
+    """Where the parts of a result stand that differ between results of one cohort."""
+
+    def __init__(self, encoded: bytes, outputs: int) -> None:
+        """Take the layout of a result that the msgpack codec wrote."""
+        found = leaves(encoded)
+        self.id = found[("id",)].content
+        self.outputs = [found["outputs", number, "data"].content for number in range(outputs)]
+        self.partition, self.offset, self.queue_ms = (
+            found["parameters", name].content for name in (SOURCE_PARTITION, SOURCE_OFFSET, QUEUE_MS)
+        )
+        same = (found["parameters", name].content for name in (BATCH_ROWS, INFER_MS))  # in a cohort, not in the next
+        places = (self.id, *self.outputs, self.partition, self.offset, self.queue_ms, *same)
+        self._fixed = [(place, encoded[place]) for place in between(places, len(encoded))]
+
+    def fits(self, encoded: bytes) -> bool:
+        """Tell whether another result of the same length has the same layout (and the same fixed parts)."""
+        return all(encoded[place] == fixed for place, fixed in self._fixed)
+
+
 class Encoder:
     """Writes the results of one model."""
 
-    def __init__(self, identity: Identity, content_type: str, postprocess: Postprocess | None = None) -> None:
+    def __init__(self, identity: Identity, postprocess: Postprocess | None = None) -> None:
         """Remember what every result says.
 
         Args:
             identity: Of the model.
-            content_type: What records are, and so their results, that do not say it themselves.
             postprocess: Turns one record's outputs into its result's.
         """
         self._identity = identity
-        self._content_type = content_type
         self._postprocess = postprocess
+        self._msgpack = codec_for(MSGPACK)
+        self._layouts: dict[int, _ResultLayout] = {}
+        """By length, what results last looked like."""
 
     def encode(self, call: Call, outputs: Outputs, batch: Batch) -> None:
         """Write the results of a call's records on their sheets; those that cannot be written fail there."""
         at = 0
-        has_table = all(output.datatype != BYTES for output in outputs)
+        has_tables = self._postprocess is None and all(output.datatype != BYTES for output in outputs)
         for portion in call:
-            if isinstance(portion, Loose):
-                self._write_singly(portion, outputs, at, batch)
-            elif has_table:
-                self._write_tables(portion, outputs, at, batch)
+            if isinstance(portion, Loose) and (not has_tables or portion.codec is not self._msgpack):
+                self._write_loose(portion, outputs, at, batch)
             else:
-                self._write_singly(_loosened(portion), outputs, at, batch)
+                for cohort in _cohorts(portion, at):
+                    if has_tables and len(cohort.indices) >= TABLE_RECORDS_MIN:
+                        self._write_table(cohort, outputs, batch)
+                    else:
+                        self._write_cohort(cohort, outputs, batch)
             at += portion.rows
 
-    def _result(self, sheet: Sheet, index: int, identity: str | None, batch: Batch) -> tuple[str, Result]:
-        """Make a result without outputs, and the id that it has."""
-        source = sheet.columns.source(index)
-        identity = source.record_id if identity is None else identity
-        queue_ms = sheet.queue_ms[index - sheet.span.first].item()
-        name, version, sha256 = self._identity
-        parameters = provenance(source, batch.rows, queue_ms, batch.infer_ms, sha256)
-        return identity, Result(identity, name, version, (), parameters)
-
-    def _write_singly(self, loose: Loose, outputs: Outputs, at: int, batch: Batch) -> None:
-        """Write results one by one."""
-        sheet, types = loose.sheet, loose.sheet.columns.work.content_types
-        for index, given, plan in zip(loose.indices, loose.ids, loose.plans, strict=True):
+    def _write_loose(self, loose: Loose, outputs: Outputs, at: int, batch: Batch) -> None:
+        """Write the results of single records one by one."""
+        for index, identity, _, plan in loose.entries:
             tensors = tuple([output.tensor(at, plan) for output in outputs])
+            self._write(loose.sheet, index, loose.codec, identity, tensors, batch)
             at += plan.rows
-            try:
-                if self._postprocess is not None:
-                    tensors = self._finished(tensors)
-                identity, result = self._result(sheet, index, given, batch)
-                codec: Codec = codec_for(None if types is None else types[index], self._content_type)
-                value = codec.encode_result(result._replace(outputs=tensors))
-            except Exception as error:  # noqa: BLE001 - postprocess is the user's code, and fails for its record alone
-                sheet.fail(index, failure_of(error, texts(tensors)))
-                continue
-            sheet.put(index, value, identity.encode())
 
-    def _finished(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _write_cohort(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> None:
+        """Write the results of a cohort one by one."""
+        for at, (index, start) in enumerate(zip(cohort.indices.tolist(), cohort.starts.tolist(), strict=True)):
+            tensors = tuple([output.tensor(start, cohort.plan) for output in outputs])
+            self._write(cohort.sheet, index, self._msgpack, cohort.identity(at), tensors, batch)
+
+    def _write(
+        self, sheet: Sheet, index: int, codec: Codec, identity: str | None, tensors: tuple[Tensor, ...], batch: Batch
+    ) -> None:
+        """Write one result."""
+        try:
+            if self._postprocess is not None:
+                tensors = self._finished(self._postprocess, tensors)
+            result = self._result(sheet, index, identity, tensors, batch)
+            value = codec.encode_result(result)
+        except Exception as error:  # noqa: BLE001 - postprocess is the user's code, and fails for its record alone
+            sheet.fail(index, failure_of(error, texts(tensors)))
+        else:
+            assert result.id is not None
+            sheet.put(index, value, result.id.encode())
+
+    def _result(
+        self, sheet: Sheet, index: int, identity: str | None, tensors: tuple[Tensor, ...], batch: Batch
+    ) -> Result:
+        """Make one result; without an id of its own it gets that of its source."""
+        source = sheet.columns.source(index)
+        name, version, sha256 = self._identity
+        parameters = provenance(source, batch.rows, sheet.queue_ms_of(index), batch.infer_ms, sha256)
+        return Result(source.record_id if identity is None else identity, name, version, tensors, parameters)
+
+    def _remember(self, layout: _ResultLayout, length: int) -> _ResultLayout:
+        """Keep the layout of results of a length."""
+        if len(self._layouts) >= LAYOUTS_MAX:
+            self._layouts.clear()
+        self._layouts[length] = layout
+        return layout
+
+    @staticmethod
+    def _finished(postprocess: Postprocess, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Have `postprocess` make a result's outputs of a record's; it may write to what it gets."""
-        assert self._postprocess is not None
         bf16 = {tensor.name for tensor in tensors if tensor.datatype == BF16}
-        made = self._postprocess({name: data.copy() for name, _, _, data in tensors})
+        made = postprocess({name: data.copy() for name, _, _, data in tensors})
         return tuple(
             Tensor.of(name, content, BF16 if name in bf16 and getattr(content, "dtype", None) == np.uint16 else None)
             for name, content in made.items()
         )
 
-    def _write_tables(self, block: Block, outputs: Outputs, at: int, batch: Batch) -> None:
-        """Write the results of a block: one table for all results of equal length."""
-        tables = [output.table(at, block.records, block.plan) for output in outputs]
-        for chosen in _cohorts(block):
-            part = block if len(chosen) == block.records else _chosen(block, chosen)
-            bytes_of = tables if len(chosen) == block.records else [table[chosen] for table in tables]
-            given = None if part.template.id is None else bytes(part.table[0, part.template.id]).decode()
-            index = int(part.indices[0])
-            _, result = self._result(part.sheet, index, given, batch)
-            first = tuple([output.tensor(at + int(chosen[0]) * block.plan.rows, block.plan) for output in outputs])
-            encoded = codec_for(MSGPACK).encode_result(result._replace(outputs=first))
-            part.sheet.put_table(part.indices, *_table(part, encoded, bytes_of))
+    def _write_table(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> None:
+        """Write the results of a cohort: the first by the codec, and all of them from its bytes."""
+        sheet, indices, starts, plan, ids = cohort
+        columns, count = sheet.columns, len(indices)
+        tensors = tuple([output.tensor(int(starts[0]), plan) for output in outputs])
+        first = self._result(sheet, int(indices[0]), cohort.identity(0), tensors, batch)
+        encoded = self._msgpack.encode_result(first)
+        layout = self._layouts.get(len(encoded))
+        if layout is None or not layout.fits(encoded):
+            layout = self._remember(_ResultLayout(encoded, len(outputs)), len(encoded))
+        values = np.empty((count, len(encoded)), np.uint8)
+        values[:] = np.frombuffer(encoded, np.uint8)
+        for place, output in zip(layout.outputs, outputs, strict=True):
+            values[:, place] = output.table(starts, plan)
+        offsets, partitions = columns.offsets[indices], columns.partitions[columns.sources[indices]]
+        _write_numbers(values, layout.partition, partitions, "u")
+        _write_numbers(values, layout.offset, offsets, "u")
+        _write_numbers(values, layout.queue_ms, sheet.queue_ms[indices - sheet.span.first], "f")
+        if ids is not None:
+            values[:, layout.id] = ids
+        else:
+            _write_digits(values, layout.id.stop, offsets)
+            _write_digits(values, layout.id.stop - _digits(offsets) - 1, partitions)
+        sheet.put_table(indices, values, np.ascontiguousarray(values[:, layout.id]))
 
 
-def _table(block: Block, encoded: bytes, outputs: list[Octets]) -> tuple[Octets, Octets]:
-    """Write the results of records whose ids have one length, from the result of the first one.
-
-    Args:
-        block: The records.
-        encoded: The first record's result.
-        outputs: The bytes of each output, one record a row.
-
-    Returns:
-        The payloads and the keys, one record a row.
-    """
-    found, sheet = leaves(encoded), block.sheet
-    columns = sheet.columns
-    values = np.empty((block.records, len(encoded)), np.uint8)
-    values[:] = np.frombuffer(encoded, np.uint8)
-    for number, octets in enumerate(outputs):
-        values[:, found["outputs", number, "data"].content] = octets
-    offsets = columns.offsets[block.indices]
-    partitions = columns.partitions[columns.sources[block.indices]]
-    queue_ms = sheet.queue_ms[block.indices - sheet.span.first]
-    for name, numbers, dtype in (
-        (SOURCE_PARTITION, partitions, ">u8"),
-        (SOURCE_OFFSET, offsets, ">u8"),
-        (QUEUE_MS, queue_ms, ">f8"),
-    ):
-        place = _eight_bytes(found, ("parameters", name))
-        values[:, place] = numbers.astype(dtype).view(np.uint8).reshape(block.records, 8)
-    place = found[("id",)].content
-    if block.template.id is not None:
-        values[:, place] = block.table[:, block.template.id]
-    else:
-        _write_digits(values, place.stop, offsets)
-        _write_digits(values, place.stop - _digits(offsets[:1])[0] - 1, partitions)
-    return values, np.ascontiguousarray(values[:, place])
+def _cohorts(portion: Portion, at: int) -> Iterator[_Cohort]:
+    """Divide the records of a portion, which begins at row `at`, by the length that their results have."""
+    for cohort in _alike(portion, at):
+        columns = portion.sheet.columns
+        sources = columns.sources[cohort.indices]
+        bounds = (_WIDTHS,) if cohort.ids is not None else (_WIDTHS, _POWERS)
+        numbers = (columns.offsets[cohort.indices], columns.partitions[sources])
+        topics = columns.topics[sources]
+        if all(_is_one_class(bound, column) for bound in bounds for column in numbers) and topics.min() == topics.max():
+            yield cohort
+            continue
+        kinds = topics
+        for bound in bounds:
+            for column in numbers:
+                kinds = kinds * (len(bound) + 1) + bound.searchsorted(column, "right")
+        for kind in np.unique(kinds):
+            yield cohort.pick(kinds == kind)
 
 
-def _eight_bytes(found: Mapping[Path, Leaf], path: Path) -> slice:
-    """Find the content of a number that the codec writes at full width."""
-    place = found[path].content
-    assert place.stop - place.start == 8, "the codec writes numbers of a result's parameters at full width"  # noqa: PLR2004
-    return place
+def _alike(portion: Portion, at: int) -> Iterator[_Cohort]:
+    """Divide the records of a portion by the lengths of their ids and the shapes of their outputs."""
+    if not isinstance(portion, Loose):
+        place, plan = portion.template.id, portion.plan
+        starts = at + plan.rows * np.arange(portion.records)
+        ids = None if place is None else portion.table[:, place]
+        yield _Cohort(portion.sheet, portion.indices, starts, plan, ids)
+        return
+    found: dict[tuple[int, int], list[tuple[int, int, bytes, Plan]]] = {}
+    for index, identity, _, plan in portion.entries:
+        key = b"" if identity is None else identity.encode()
+        look = id(plan), -1 if identity is None else len(key)
+        found.setdefault(look, []).append((index, at, key, plan))
+        at += plan.rows
+    for (_, width), members in found.items():
+        indices, firsts, keys, plans = zip(*members, strict=True)
+        ids = None if width < 0 else _table_of(keys, width)
+        yield _Cohort(portion.sheet, np.array(indices), np.array(firsts), plans[0], ids)
 
 
-def _cohorts(block: Block) -> list[Indices]:
-    """Divide a block into records whose results have the same length and the same source topic."""
-    columns = block.sheet.columns
-    sources = columns.sources[block.indices]
-    kinds = columns.topics[sources]
-    if block.template.id is None:  # the id that they get is of topic, partition and offset
-        digits = _digits(columns.offsets[block.indices])
-        kinds = (kinds * 20 + _digits(columns.partitions[sources])) * 20 + digits
-    if bool((kinds == kinds[0]).all()):
-        return [np.arange(block.records)]
-    return [np.flatnonzero(kinds == kind) for kind in np.unique(kinds)]
+def _table_of(cells: Sequence[bytes], width: int) -> Octets:
+    """Make a table of cells of one width."""
+    return np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), width)
 
 
-def _chosen(block: Block, chosen: Indices) -> Block:
-    """Take some records of a block."""
-    return block._replace(indices=block.indices[chosen], table=block.table[chosen])
+def _is_one_class(bounds: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> bool:
+    """Tell whether all numbers lie between the same two bounds."""
+    low, high = bounds.searchsorted((numbers.min(), numbers.max()), "right")
+    return bool(low == high)
 
 
-def _loosened(block: Block) -> Loose:
-    """Make single records of a block that was decoded as a whole."""
-    place = block.template.id
-    ids = [None if place is None else bytes(row[place]).decode() for row in block.table]
-    plans = [block.plan] * block.records
-    return Loose(block.sheet, block.indices.tolist(), ids, [()] * block.records, plans, block.rows)
+def _write_numbers(values: Octets, place: slice, numbers: npt.NDArray[np.int64 | np.float64], kind: str) -> None:
+    """Write numbers as msgpack does, in as many bytes as the first one's took."""
+    size = place.stop - place.start
+    dtype = np.dtype(f">{kind}{size}")
+    column: npt.NDArray[Any] = np.ndarray((len(values),), dtype, values, place.start, (values.shape[1],))
+    column[...] = numbers
 
 
-def _digits(numbers: npt.NDArray[np.int64]) -> Indices:
-    """Count the decimal digits of non-negative numbers."""
-    return np.searchsorted(_POWERS, numbers, "right") + 1
+def _digits(numbers: npt.NDArray[np.int64]) -> int:
+    """Count the decimal digits of numbers that have equally many of them."""
+    return int(_POWERS.searchsorted(numbers[0], "right")) + 1
 
 
 def _write_digits(values: Octets, stop: int, numbers: npt.NDArray[np.int64]) -> None:
     """Write numbers of equally many digits in decimal, so that they end before column `stop`."""
-    count = int(_digits(numbers[:1])[0])
+    count = _digits(numbers)
     powers = 10 ** np.arange(count - 1, -1, -1, dtype=np.int64)
     values[:, stop - count : stop] = numbers[:, None] // powers % 10 + ord("0")

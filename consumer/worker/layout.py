@@ -6,6 +6,7 @@ its caller takes the ordinary way through the codec.
 """
 
 import struct
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -68,11 +69,15 @@ def leaves(encoded: bytes) -> dict[Path, Leaf]:
     return found
 
 
-def int_width(value: int) -> int:
-    """Return how many bytes msgpack takes for a non-negative integer, its format byte included."""
-    if value < 1 << 7:
-        return 1
-    return next(1 + size for size in (1, 2, 4, 8) if value < 1 << (8 * size))
+def between(places: Iterable[slice | None], length: int) -> Iterator[slice]:
+    """List what lies between the places, which do not overlap."""
+    at = 0
+    for place in sorted((place.start, place.stop) for place in places if place is not None):
+        if at < place[0]:
+            yield slice(at, place[0])
+        at = place[1]
+    if at < length:
+        yield slice(at, length)
 
 
 def _walk(encoded: bytes, at: int, path: Path, found: dict[Path, Leaf]) -> int:

@@ -61,7 +61,7 @@ class Runner:
         self._collator = Collator(model.takes)
         self._splitter = Splitter(model.takes)
         identity = Identity(options.id, model.version, model.sha256)
-        self._encoder = Encoder(identity, content_type, model.postprocess)
+        self._encoder = Encoder(identity, model.postprocess)
         self._streak = Streak(options.failures_max)
         self._rows_max = model.rows_max
         self._passed = 0
@@ -167,8 +167,7 @@ class Runner:
     def _give_up(self, call: Call, failure: Failure) -> bool:
         """Write down that a record cannot be inferred."""
         self._failed += 1
-        portion = call[0]
-        portion.sheet.fail(int(portion.indices[0]), failure)
+        call[0].sheet.fail(call[0].first_index, failure)
         return False
 
     def _infer(self, call: Call, rows_max: int) -> tuple[Outputs, Batch]:
@@ -242,7 +241,7 @@ def _texts(call: Call) -> list[bytes]:
         element
         for portion in call
         if isinstance(portion, Loose)
-        for inputs in portion.inputs
+        for _, _, inputs, _ in portion.entries
         for elements in inputs
         if isinstance(elements, list)
         for element in elements

@@ -47,6 +47,28 @@ class Columns:
         return len(self.work)
 
     @cached_property
+    def start_list(self) -> list[int]:
+        """`starts`, for one record at a time."""
+        found: list[int] = self.starts.tolist()
+        return found
+
+    @cached_property
+    def end_list(self) -> list[int]:
+        """`ends`, for one record at a time."""
+        found: list[int] = self.ends.tolist()
+        return found
+
+    @cached_property
+    def _source_list(self) -> list[int]:
+        found: list[int] = self.sources.tolist()
+        return found
+
+    @cached_property
+    def _offset_list(self) -> list[int]:
+        found: list[int] = self.offsets.tolist()
+        return found
+
+    @cached_property
     def partitions(self) -> npt.NDArray[np.int64]:
         """The source partition of each entry of `work.sources`."""
         return np.array([partition for _, partition, _ in self.work.sources], np.int64)
@@ -63,12 +85,8 @@ class Columns:
 
     def source(self, index: int) -> Source:
         """Tell where a record comes from."""
-        topic, partition, _ = self.work.sources[self.sources[index]]
-        return Source(topic, partition, int(self.offsets[index]))
-
-    def content_type(self, index: int) -> str | None:
-        """Tell what a record says it is."""
-        return None if self.work.content_types is None else self.work.content_types[index]
+        topic, partition, _ = self.work.sources[self._source_list[index]]
+        return Source(topic, partition, self._offset_list[index])
 
 
 Span: TypeAlias = Part[Columns]
@@ -103,6 +121,15 @@ class Sheet:
     def queue_s(self) -> float:
         """From the fetch of the oldest record to the batch's start."""
         return float(self.queue_ms.max()) / 1e3
+
+    @cached_property
+    def _queue_list(self) -> list[float]:
+        found: list[float] = self.queue_ms.tolist()
+        return found
+
+    def queue_ms_of(self, index: int) -> float:
+        """Return one record's wait, in milliseconds."""
+        return self._queue_list[index - self.span.first]
 
     def put(self, index: int, value: bytes, key: bytes) -> None:
         """Write down one record's result."""

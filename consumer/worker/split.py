@@ -49,10 +49,17 @@ class Output(NamedTuple):
             part = self._cut(part, plan.lengths)
         return Tensor(self.name, self.datatype, part.shape, part)
 
-    def table(self, at: int, records: int, plan: Plan) -> npt.NDArray[np.uint8]:
-        """Return the bytes of the parts of records that share a plan: one record a row, from row `at` on."""
+    def table(self, starts: npt.NDArray[np.intp], plan: Plan) -> npt.NDArray[np.uint8]:
+        """Return the bytes of the parts of records that share a plan, one record a row from `starts` on."""
         assert not isinstance(self.elements, list), "BYTES have no table"
-        part = self.elements[at : at + records * plan.rows]
+        records, rows = len(starts), len(starts) * plan.rows
+        first = int(starts[0])
+        if int(starts[-1]) - first == rows - plan.rows:
+            part = self.elements[first : first + rows]
+        elif plan.rows == 1:
+            part = self.elements[starts]
+        else:
+            part = self.elements[(starts[:, None] + np.arange(plan.rows)).reshape(-1)]
         if self.cuts:
             part = self._cut(part, plan.lengths)
         return part.reshape(records, plan.rows * math.prod(part.shape[1:])).view(np.uint8)

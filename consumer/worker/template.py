@@ -7,13 +7,13 @@ proven equal byte for byte goes the codec's way. Must not know models, calls or 
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from consumer.worker.binding import Plan
-from consumer.worker.layout import leaves
+from consumer.worker.layout import between, leaves
 from consumer.worker.spans import Columns, Indices, Octets, Sheet
 from schemas.datatypes import BYTES
 from schemas.records import Request
@@ -66,18 +66,28 @@ class Template:
             if leaf is None or leaf.kind != "bin" or leaf.first == leaf.stop or request.inputs[at].datatype in _UNFIT:
                 raise ValueError("a tensor that is not raw numbers")
             self.tensors.append(leaf.content)
-        self._fixed = list(_between([self.id, *self.tensors], self.length))
-        octets = np.frombuffer(record, np.uint8)
-        self._expected = [octets[part] for part in self._fixed]
+        self._fixed = [(part, record[part]) for part in between([self.id, *self.tensors], self.length)]
 
-    def matches(self, table: Octets) -> npt.NDArray[np.bool_]:
-        """Compare records, the rows of `table`; tell which the codec would decode to the same but id and elements."""
+    def matches(self, table: Octets) -> npt.NDArray[np.bool_] | None:
+        """Compare records, the rows of `table`, with the template.
+
+        Returns:
+            Which of them the codec would decode to the same but id and elements; None where that is all of them.
+        """
+        if self._is_ascii(table) and all(
+            table[:, part].tobytes() == expected * len(table) for part, expected in self._fixed
+        ):
+            return None
         alike = np.ones(len(table), np.bool_)
-        for part, expected in zip(self._fixed, self._expected, strict=True):
-            alike &= (table[:, part] == expected).all(axis=1)
-        if self.id is not None:
-            alike &= (table[:, self.id] <= _ASCII_MAX).all(axis=1)  # what is not ASCII may be no UTF-8
+        for part, expected in self._fixed:
+            alike &= (table[:, part] == np.frombuffer(expected, np.uint8)).all(axis=1)
+        if self.id is not None and self.id.start < self.id.stop:
+            alike &= table[:, self.id].max(axis=1) <= _ASCII_MAX
         return alike
+
+    def _is_ascii(self, table: Octets) -> bool:
+        """Tell whether all ids are ASCII: what is not may be no UTF-8, which the codec would refuse."""
+        return self.id is None or self.id.start == self.id.stop or int(table[:, self.id].max()) <= _ASCII_MAX
 
 
 class Block(NamedTuple):
@@ -105,19 +115,26 @@ class Block(NamedTuple):
         """Count the rows."""
         return len(self.indices) * self.template.plan.rows
 
+    @property
+    def first_index(self) -> int:
+        """The position of the first record in its chunk."""
+        return int(self.indices[0])
+
     def part(self, first: int, stop: int) -> "Block":
         """Cut out records."""
         return self._replace(indices=self.indices[first:stop], table=self.table[first:stop])
 
-    def elements(self, number: int) -> npt.NDArray[np.generic] | None:
-        """Copy one input's elements out, shape (rows, *example's shape); None where the input is made, not sent."""
-        place, plan = self.template.tensors[number], self.template.plan
-        if place is None:
-            return None
-        copied = np.ascontiguousarray(self.table[:, place])
-        dtype = plan.dtypes[number]
+    def octets(self, number: int) -> Octets | None:
+        """Return the bytes of one input, one record a row, in place; None where the input is made, not sent."""
+        place = self.template.tensors[number]
+        return None if place is None else self.table[:, place]
+
+    def elements(self, number: int) -> npt.NDArray[Any]:
+        """Copy the elements of an input that is sent, shape (rows, *example's shape)."""
+        octets, dtype, plan = self.octets(number), self.template.plan.dtypes[number], self.template.plan
+        assert octets is not None
         assert dtype is not None, "no template has a tensor of BYTES"
-        return copied.view(dtype).reshape(self.rows, *plan.shapes[number])
+        return np.ascontiguousarray(octets).view(dtype).reshape(self.rows, *plan.shapes[number])
 
 
 class Templates:
@@ -146,7 +163,8 @@ class Templates:
         for number, length in enumerate(found.tolist()):
             if counts[number] >= RECORDS_MIN and length:
                 chosen = np.flatnonzero(inverse == number)
-                windows = np.lib.stride_tricks.sliding_window_view(columns.octets, length)
+                shape = (len(columns.octets) - length + 1, length)
+                windows: Octets = np.ndarray(shape, np.uint8, columns.octets, strides=(1, 1))
                 yield chosen + first, windows[starts[chosen]]
 
     def known(self, length: int) -> list[Template]:
@@ -175,14 +193,3 @@ class Templates:
         if len(self._pauses) >= TEMPLATES_MAX * PAUSE_MAX:
             self._pauses.clear()
         self._pauses[length] = (pause, pause)
-
-
-def _between(places: list[slice | None], length: int) -> Iterator[slice]:
-    """List what lies between the places, which do not overlap."""
-    at = 0
-    for place in sorted((place.start, place.stop) for place in places if place is not None):
-        if at < place[0]:
-            yield slice(at, place[0])
-        at = place[1]
-    if at < length:
-        yield slice(at, length)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.worker.layout import DEPTH_MAX, LEAVES_MAX, Path, int_width, leaves
+from consumer.worker.layout import DEPTH_MAX, LEAVES_MAX, Path, leaves
 
 LEAF_VALUES = (
     st.none()
@@ -81,9 +81,3 @@ def test_what_no_template_can_be_made_of_is_refused(encoded: bytes, reason: str)
     """Values that the codec would refuse, or that are not worth it, have no layout."""
     with pytest.raises(ValueError, match=reason):
         leaves(encoded)
-
-
-@given(value=st.integers(0, 2**64 - 1))
-def test_the_width_of_an_integer_is_what_the_packer_takes(value: int) -> None:
-    """`int_width` agrees with msgpack for every non-negative integer."""
-    assert int_width(value) == len(msgpack.packb(value))
