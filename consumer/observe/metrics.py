@@ -46,6 +46,12 @@ class Figure:
 
 
 FETCHED = Figure("consumer_records_fetched_total", Kind.COUNTER, ("topic",), "Records fetched.")
+SKIPPED = Figure(
+    "consumer_records_skipped_total",
+    Kind.COUNTER,
+    ("topic",),
+    "Records that the topic's retention removed before they were fetched.",
+)
 SETTLED = Figure(
     "consumer_records_settled_total",
     Kind.COUNTER,
@@ -118,6 +124,7 @@ COMMITS = Figure("consumer_commits_total", Kind.COUNTER, ("outcome",), "Commits 
 
 CATALOGUE: tuple[Figure, ...] = (
     FETCHED,
+    SKIPPED,
     SETTLED,
     FAILED,
     DELIVERY_FAILED,
@@ -180,6 +187,7 @@ class Metrics:
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
         self._lag: set[TopicPartition] = set()
+        self._skipped: dict[TopicPartition, int] = {}
         self._ready: set[WorkerId] = set()
         self._slots: dict[int, WorkerId] = {}
         self._exits: dict[WorkerId, str] = {}
@@ -230,6 +238,9 @@ class Metrics:
         self._lag = set(snapshot.lag)
         for partition, records in snapshot.lag.items():
             self._of(LAG, partition.topic, str(partition.partition)).set(records)
+        for partition, records in snapshot.skipped.items():
+            self._of(SKIPPED, partition.topic).inc(records - self._skipped.get(partition, 0))
+            self._skipped[partition] = records
 
     def _of(self, figure: Figure, *labels: str) -> Any:
         """Find the child of a figure for label values; kept, because finding it anew costs more than counting."""

@@ -4,7 +4,7 @@ Owns the protocol and the snapshot of what no single event tells. Must not know 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from consumer.core.actions import Action
@@ -22,6 +22,8 @@ class Snapshot:
     """Their payload bytes."""
     lag: Mapping[TopicPartition, int]
     """Records between each assigned partition's watermark and its end; partitions whose end is unknown are left out."""
+    skipped: Mapping[TopicPartition, int] = field(default_factory=dict)
+    """Records that retention removed before they were fetched, by partition, since the start."""
 
 
 class Observer(Protocol):

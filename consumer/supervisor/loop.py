@@ -201,6 +201,7 @@ class Loop:
             in_flight_records=dispatcher.in_flight_records,
             in_flight_bytes=dispatcher.in_flight_bytes,
             lag=self._source.lag(),
+            skipped=self._source.skipped,
         )
         for observer in self._parts.observers:
             observer.publish(snapshot)

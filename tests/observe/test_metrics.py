@@ -198,6 +198,13 @@ def test_partitions_pauses_and_lag_follow_the_assignment(metrics: Metrics) -> No
     assert value(metrics, "consumer_lag_records", topic="requests", partition="0") is None
 
 
+def test_skipped_records_add_up_over_partitions(metrics: Metrics) -> None:
+    """What retention removed is told as a total since the start, and counted once."""
+    for skipped in ({P0: 5}, {P0: 5, P1: 2}, {P0: 6, P1: 2}):
+        metrics.publish(Snapshot(in_flight_records=0, in_flight_bytes=0, lag={}, skipped=skipped))
+    assert value(metrics, "consumer_records_skipped_total", topic="requests") == 8
+
+
 def test_models_are_available_from_load_to_failure_and_again_after_a_probe(metrics: Metrics) -> None:
     """Availability is 0 before the load, 1 after it, 0 while the breaker is open, 1 after the probe passed."""
     seen = [value(metrics, "consumer_model_available", model="fraud")]
