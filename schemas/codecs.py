@@ -12,8 +12,8 @@ from schemas.msgpack_codec import MsgpackCodec
 from schemas.reasons import Reason
 from schemas.records import Request, Result
 
-MSGPACK: Final = "application/msgpack"
-JSON: Final = "application/json"
+MSGPACK: Final = MsgpackCodec.content_type
+JSON: Final = JsonCodec.content_type
 
 Value: TypeAlias = bytes | bytearray | memoryview
 """A record's value. A memoryview is contiguous; nothing that is decoded from it points into it."""

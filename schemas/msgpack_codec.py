@@ -76,11 +76,10 @@ def _no_extension(code: int, _content: bytes) -> object:
 
 def _load(value: bytes | bytearray | memoryview, limits: Limits) -> object:
     """Parse a value."""
-    size = len(value)
-    hook = None
+    size, hook = len(value), None
+    if size > limits.size_max:
+        raise RecordError(Reason.TOO_LARGE, f"a value of {size} bytes, at most {limits.size_max} are taken")
     if size > _SIZE_UNCOUNTED:
-        if size > limits.size_max:
-            raise RecordError(Reason.TOO_LARGE, f"a value of {size} bytes, at most {limits.size_max} are taken")
         hook = _Counter(limits.containers_max).count
     try:
         return msgpack.unpackb(value, object_hook=hook, list_hook=hook, ext_hook=_no_extension)

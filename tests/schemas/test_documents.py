@@ -36,6 +36,7 @@ from schemas import (
 )
 from schemas.limits import DEFAULT_LIMITS
 from tests.schemas import strategies
+from tests.strategies import UNHURRIED
 
 FOLDER = files(schemas)
 NAMES = ("tensor", "request", "result", "record-headers", "dead-letter-headers")
@@ -67,12 +68,14 @@ def test_every_schema_in_the_folder_is_checked() -> None:
     assert found == {f"{name}.json" for name in NAMES}
 
 
+@UNHURRIED
 @given(strategies.requests(is_json=True))
 def test_what_producers_encode_is_valid(request_: Request) -> None:
     """Every encoded request passes its schema."""
     validator("request").validate(json.loads(encode_request(request_, JSON)))
 
 
+@UNHURRIED
 @given(strategies.results(is_json=True))
 def test_what_subscribers_get_is_valid(result: Result) -> None:
     """Every encoded result passes its schema."""
@@ -130,6 +133,7 @@ def test_what_the_schema_refuses_the_decoder_refuses(document: object) -> None:
         decode_request(orjson.dumps(document), JSON)
 
 
+@UNHURRIED
 @given(strategies.results(is_json=True), st.sampled_from(["model_name", "outputs"]))
 def test_required_fields_of_results_are_required(result: Result, field: str) -> None:
     """Without one of them neither the schema nor the decoder takes a result."""

@@ -25,6 +25,7 @@ from schemas import (
     encode_result,
 )
 from tests.schemas import strategies
+from tests.strategies import UNHURRIED
 
 MIB = 1024 * 1024
 MEMORY_PER_BYTE = 100
@@ -33,6 +34,8 @@ MEMORY_FREE = 256 * 1024
 """Bytes of memory that any value may take."""
 SECONDS_PER_MIB = 10.0
 """Generous, for a loaded machine under tracemalloc: what it guards against is anything that is not linear."""
+
+THOROUGH = settings(UNHURRIED, max_examples=200)
 
 NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats() | st.sampled_from([0, 1, 2, -1, 2**31, 2**62, 2**63])
 TEXTS = st.text(max_size=6) | st.sampled_from(["id", "inputs", "outputs", "FP32", "BYTES", "BOOL", "INT64", "BF16"])
@@ -91,14 +94,14 @@ def _bounded(decode: Callable[[], object], size: int) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from(CONTENT_TYPES))
-@settings(max_examples=200)
+@THOROUGH
 def test_any_bytes(value: bytes, content_type: str) -> None:
     """Bytes from nowhere are decoded or refused."""
     decode_all(value, content_type)
 
 
 @given(documents(NUMBERS | TEXTS | st.none() | st.booleans() | st.binary(max_size=16)).map(msgpack.packb))
-@settings(max_examples=200)
+@THOROUGH
 @example(msgpack.packb({"inputs": [{"name": "x", "datatype": "FP32", "shape": [2**40, 0], "data": b""}]}))
 def test_any_msgpack_document(value: bytes) -> None:
     """Documents that are msgpack but hardly records are decoded or refused."""
@@ -106,14 +109,14 @@ def test_any_msgpack_document(value: bytes) -> None:
 
 
 @given(documents(NUMBERS | TEXTS | st.none() | st.booleans()).map(orjson.dumps))
-@settings(max_examples=200)
+@THOROUGH
 def test_any_json_document(value: bytes) -> None:
     """Documents that are JSON but hardly records are decoded or refused."""
     decode_all(value, JSON)
 
 
 @given(mutated(strategies.requests().map(encode_request) | strategies.results().map(encode_result)))
-@settings(max_examples=200)
+@THOROUGH
 def test_damaged_msgpack_records(value: bytes) -> None:
     """Records with damaged bytes are decoded or refused."""
     decode_all(value, MSGPACK)
@@ -125,7 +128,7 @@ def test_damaged_msgpack_records(value: bytes) -> None:
         | strategies.results(is_json=True).map(lambda result: encode_result(result, JSON))
     )
 )
-@settings(max_examples=200)
+@THOROUGH
 def test_damaged_json_records(value: bytes) -> None:
     """Records with damaged bytes are decoded or refused."""
     decode_all(value, JSON)

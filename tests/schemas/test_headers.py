@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from schemas import DeadLetter, Reason, RecordError, Source, dead_letter_headers, parse_dead_letter, without_dead_letter
 from schemas.headers import content_type, expires_at_ms
+from tests.strategies import UNHURRIED
 
 DEAD = DeadLetter(
     reason=Reason.WRONG_SHAPE,
@@ -51,6 +52,7 @@ def test_the_headers_of_a_dead_letter_are_these() -> None:
     ]
 
 
+@UNHURRIED
 @given(
     st.builds(
         DeadLetter,

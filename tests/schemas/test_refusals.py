@@ -23,6 +23,7 @@ from schemas import (
     decode_result,
     encode_request,
 )
+from tests.strategies import UNHURRIED
 
 LONG = "n" * 1025
 
@@ -248,6 +249,9 @@ def test_limits_are_the_callers_to_set() -> None:
         with pytest.raises(RecordError) as refused:
             decode_request(value, limits=limits)
         assert refused.value.reason is Reason.TOO_LARGE
+    decode_request(value, limits=Limits(size_max=len(value)))
+    with pytest.raises(RecordError, match=f"a value of {len(value)} bytes, at most {len(value) - 1} are taken"):
+        decode_request(value, limits=Limits(size_max=len(value) - 1))
     decode_request(text, JSON, Limits(json_size_max=len(text)))
     with pytest.raises(
         RecordError, match=f"a JSON value of {len(text)} bytes, at most {len(text) - 1} are taken: send"
@@ -289,6 +293,7 @@ def test_the_only_input_may_leave_its_name_out() -> None:
 SECRET = "pass-word"
 
 
+@UNHURRIED
 @given(st.data())
 def test_a_message_never_quotes_the_payload(data: st.DataObject) -> None:
     """Wherever a text stands in a record, the error that it causes does not repeat it."""

@@ -22,32 +22,38 @@ from schemas import (
 )
 from schemas.reasons import Reason
 from tests.schemas import strategies
+from tests.strategies import UNHURRIED
 
 
+@UNHURRIED
 @given(strategies.requests())
 def test_a_request_survives_msgpack(request_: Request) -> None:
     """Decoding what was encoded gives the same request, bit by bit."""
     assert decode_request(encode_request(request_)) == request_
 
 
+@UNHURRIED
 @given(strategies.requests(is_json=True))
 def test_a_request_survives_json(request_: Request) -> None:
     """Decoding what was encoded gives the same request, bit by bit, floats included."""
     assert decode_request(encode_request(request_, JSON), JSON) == request_
 
 
+@UNHURRIED
 @given(strategies.results())
 def test_a_result_survives_msgpack(result: Result) -> None:
     """Decoding what was encoded gives the same result, its provenance included."""
     assert decode_result(encode_result(result)) == result
 
 
+@UNHURRIED
 @given(strategies.results(is_json=True))
 def test_a_result_survives_json(result: Result) -> None:
     """Decoding what was encoded gives the same result, its provenance included."""
     assert decode_result(encode_result(result, JSON), JSON) == result
 
 
+@UNHURRIED
 @given(strategies.tensors("x"), st.sampled_from(CONTENT_TYPES), st.booleans())
 def test_listed_elements_are_the_same_flat_and_nested(tensor: Tensor, content_type: str, is_nested: bool) -> None:
     """A list of elements, flat or nested as the shape says, is the same tensor as its raw bytes."""
@@ -63,6 +69,7 @@ def test_listed_elements_are_the_same_flat_and_nested(tensor: Tensor, content_ty
     assert decode_request(_document(content_type, {"inputs": [entry]}), content_type).inputs == (tensor,)
 
 
+@UNHURRIED
 @given(st.sampled_from(CONTENT_TYPES), strategies.requests(is_json=True))
 def test_every_kind_of_buffer_is_read(content_type: str, request_: Request) -> None:
     """Bytes, a bytearray and a memoryview of the same content give the same request."""

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from schemas import BF16, BYTES, DATATYPES, DTYPES, Source, Tensor, datatype_of, dtype_of, item_size, provenance
 from schemas.records import Result
 from tests.schemas import strategies
+from tests.strategies import UNHURRIED
 
 SIZES = {
     "BOOL": 1,
@@ -49,6 +50,7 @@ def test_other_dtypes_have_no_datatype(dtype: str) -> None:
         datatype_of(np.dtype(dtype))
 
 
+@UNHURRIED
 @given(hnp.arrays(st.sampled_from(sorted({*SIZES} - {BF16})).map(dtype_of), strategies.SHAPES))
 def test_an_array_becomes_the_tensor_of_its_dtype(array: np.ndarray) -> None:
     """Without a datatype the array's own dtype decides, whatever its order in memory."""
