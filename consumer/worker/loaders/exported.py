@@ -45,7 +45,8 @@ def load(options: ModelOptions, artifact: Artifact, device: str) -> Program:
         raise AssertionError("TORCH_FORCE_WEIGHTS_ONLY_LOAD=1 is set before a worker starts")
     declared.refuse_bytes(options)
     try:
-        program = torch.export.load(artifact.path)
+        with artifact.path.open("rb") as file:  # given a path, torch would insist on the suffix .pt2
+            program = torch.export.load(file)
         if torch.device(device).type != "cpu":
             program = move_to_device_pass(program, device)
     except pickle.UnpicklingError as error:
