@@ -98,11 +98,11 @@ def _serve(broker: brokers.Broker, directory: Path, run: _Run) -> int:
         run.console.print(f"[bold]3[/] the consumer with {len(run.tally.books)} models in two workers")
         service.wait_ready()
         run.console.print(f"[bold]4[/] {len(run.sendings):,} records, keyed by model ID, some of them broken")
-        problems = _exchange(broker, names, service, run)
+        ends, problems = _exchange(broker, names, service, run)
         code = service.stop()
         if code != 0:
             problems.append(f"the consumer ended with exit code {code}{service.quote()}")
-        offsets = traffic.offsets(broker, names)
+        offsets = list(zip(traffic.committed(broker, names), ends, strict=True))
     except ServiceError as error:
         run.console.print(f"[red]{escape(str(error))}")
         return 1
@@ -113,8 +113,12 @@ def _serve(broker: brokers.Broker, directory: Path, run: _Run) -> int:
     return _judge(run, problems, offsets)
 
 
-def _exchange(broker: brokers.Broker, names: Names, service: Service, run: _Run) -> list[str]:
-    """Send and read until every record has its outcome, or nothing comes any more; returns what went wrong."""
+def _exchange(broker: brokers.Broker, names: Names, service: Service, run: _Run) -> tuple[list[int], list[str]]:
+    """Send and read until every record has its outcome, or nothing comes any more.
+
+    Returns:
+        The end of each partition, and what went wrong.
+    """
     reader = traffic.Reader(broker, names, run.tally)
     sender = traffic.Sender(broker, names.requests, run.sendings, run.rate, run.tally)
     with show.Display(run.console, run.tally) as display:
@@ -127,7 +131,8 @@ def _exchange(broker: brokers.Broker, names: Names, service: Service, run: _Run)
             display.refresh()
         sender.join()
     reader.close()
-    return [f"the broker did not take {sender.undelivered} records in time"] if sender.undelivered else []
+    undelivered = len(run.sendings) - sender.delivered
+    return sender.ends, [f"the broker did not take {undelivered} records"] if undelivered else []
 
 
 def _judge(run: _Run, problems: list[str], offsets: Sequence[tuple[int, int]]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from consumer.demo.broker import Broker
@@ -57,8 +57,10 @@ class Sender(threading.Thread):
         self._sendings = sendings
         self._rate = rate
         self._tally = tally
-        self.undelivered = 0
-        """Records that the broker did not take; told once the thread has ended."""
+        self.ends = [0] * PARTITIONS
+        """The end of each partition, as acknowledged: the embedded broker tells it wrong when it is asked."""
+        self.delivered = 0
+        """Records that the broker took; complete once the thread has ended."""
 
     def run(self) -> None:
         """Send everything."""
@@ -74,8 +76,16 @@ class Sender(threading.Thread):
                 # Without it, three keys would fill at most three partitions.
                 partition=number % PARTITIONS,
                 headers=list(sending.headers),
+                on_delivery=self._note,
             )
-        self.undelivered = self._producer.flush(TIMEOUT_S)
+            self._producer.poll(0)
+        self._producer.flush(TIMEOUT_S)
+
+    def _note(self, error: KafkaError | None, message: Message) -> None:
+        partition, offset = message.partition(), message.offset()
+        if error is None and partition is not None and offset is not None:
+            self.ends[partition] = max(self.ends[partition], offset + 1)
+            self.delivered += 1
 
 
 class Reader:
@@ -140,13 +150,11 @@ def _headers(message: Message) -> list[tuple[str, bytes]]:
     return [(name, value) for name, value in headers if value is not None]
 
 
-def offsets(broker: Broker, names: Names) -> list[tuple[int, int]]:
-    """Ask for the committed offset and the end of each partition of the input topic; -1 where nothing is committed."""
+def committed(broker: Broker, names: Names) -> list[int]:
+    """Ask for the committed offset of each partition of the input topic; 0 where nothing is committed."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap_servers, "group.id": names.group})
     try:
-        partitions = [TopicPartition(names.requests, number) for number in range(PARTITIONS)]
-        committed = consumer.committed(partitions, timeout=TIMEOUT_S)
-        ends = [consumer.get_watermark_offsets(each, timeout=TIMEOUT_S)[1] for each in partitions]
-        return [(max(each.offset, -1), end) for each, end in zip(committed, ends, strict=True)]
+        asked = [TopicPartition(names.requests, number) for number in range(PARTITIONS)]
+        return [max(each.offset, 0) for each in consumer.committed(asked, timeout=TIMEOUT_S)]
     finally:
         consumer.close()
