@@ -218,10 +218,11 @@ class Flow:
 
     def _is_easy(self) -> bool:
         """Tell, without a look at each partition, that no limit is near: a whole fetch fits into the common halves."""
-        options = self._options
-        records = max(options.fetch_records_max, options.records_max / QUANTUM_PARTS)
-        size = max(options.fetch_records_max * self._payload, options.bytes_max / QUANTUM_PARTS)
-        is_roomy = self.records + records <= options.records_max / 2 and self.size + size <= options.bytes_max / 2
+        options, fetch = self._options, self._options.fetch_records_max
+        is_roomy = (
+            self.records + fetch <= options.records_max / 2
+            and self.size + fetch * self._payload <= options.bytes_max / 2
+        )
         is_easy = not self._usages or (is_roomy and not self._paused and not self._wide)
         if is_easy:
             self._short_since_s = None

@@ -237,9 +237,9 @@ def test_a_short_lack_of_room_pauses_nothing() -> None:
     flow.admit(PARTITIONS[0], 9_999, 9_999, 9_999)
     assert flow.decide(1.0) == Decision(0)
     assert flow.decide(1.2) == Decision(0)
-    flow.resolve(PARTITIONS[0], 5_000, 5_000, 4_999)
+    flow.resolve(PARTITIONS[0], 8_000, 8_000, 1_999)
     assert flow.decide(1.24) == Decision(1000)
-    flow.admit(PARTITIONS[0], 5_000, 5_000, 9_999)
+    flow.admit(PARTITIONS[0], 8_000, 8_000, 9_999)
     assert flow.decide(1.26) == Decision(0)
     assert flow.decide(1.26 + DWELL_S).pause == [PARTITIONS[0]]
 
@@ -255,6 +255,35 @@ def test_a_pause_lasts_until_half_is_free() -> None:
     flow.resolve(PARTITIONS[0], 1, 1, 5_000)
     assert flow.decide(10.0) == Decision(1000, [], [PARTITIONS[0]])
     assert flow.decide(10.0) == Decision(1000)
+
+
+def test_many_partitions_resume_together_at_half() -> None:
+    """Partitions that use up the budget together are paused together, and resumed when half of it is free."""
+    flow = flow_of(4, records_max=1000, fetch_records_max=100)
+    for partition in PARTITIONS:
+        flow.admit(partition, 250, 250, 250)
+    flow.decide(0.0)
+    assert flow.decide(DWELL_S).pause == list(PARTITIONS)
+    for partition in PARTITIONS:
+        flow.resolve(partition, 100, 100, 150)
+    assert flow.decide(10.0).resume == []
+    for partition in PARTITIONS:
+        flow.resolve(partition, 25, 25, 125)
+    assert flow.decide(10.0).resume == list(PARTITIONS)
+
+
+def test_a_partition_that_comes_down_to_half_its_share_is_resumed_whatever_the_others_use() -> None:
+    """A paused partition does not wait for those that are stuck, once it uses no more than half of its own share."""
+    flow = flow_of(2, records_max=1000, fetch_records_max=100)
+    stuck, other = PARTITIONS[:2]
+    flow.admit(stuck, 700, 700, 700)
+    flow.admit(other, 300, 300, 300)
+    flow.decide(0.0)
+    assert flow.decide(DWELL_S).pause == [stuck, other]
+    flow.resolve(other, 174, 174, 126)
+    assert flow.decide(10.0).resume == []
+    flow.resolve(other, 1, 1, 125)
+    assert flow.decide(10.0).resume == [other]
 
 
 def test_a_full_window_pauses_at_once_and_alone() -> None:

@@ -103,6 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.fetch_offset == beyond_last
         assert (ledger.head, ledger.tail) == (head, len(self.done))
         assert (ledger.span, ledger.in_flight) == (len(self.done) - head, len(self.open))
+        assert ledger.has_completed == any(offset >= (beyond_last or 0) for offset in self.remembered)
         if watermark is not None:
             beyond = {offset for offset, done in zip(self.offsets, self.done, strict=True) if done}
             beyond = {offset for offset in beyond if offset > watermark}
@@ -210,6 +211,16 @@ def test_memory_follows_the_span_not_the_history() -> None:
     assert len(ledger._done) == 0
     assert len(ledger._segments) == 0
     assert ledger.tail == 1_000_000
+
+
+def test_what_follows_on_needs_no_segment() -> None:
+    """Slices whose offsets follow one another, with the first record never resolved, are one segment."""
+    ledger = Ledger(Generation(1), 0)
+    for number in range(100):
+        first = ledger.admit(range(number * 500, number * 500 + 500))
+        ledger.resolve(range(max(first, 1), first + 500))
+    assert len(ledger._segments) == 1
+    assert ledger.span == 50_000
 
 
 @given(steps=st.lists(st.tuples(st.booleans(), st.sampled_from(PARTITIONS)), max_size=30))

@@ -62,6 +62,9 @@ def test_long_stretches_are_short() -> None:
 
 
 @given(flags=flags(2000).filter(any))
+@example(flags=(b"\0" * 20 + b"\1" * 20) * 10)
+@example(flags=(b"\0" * 16 + b"\1" * 16) * 10)
+@example(flags=(b"\0" * 15 + b"\1" * 15) * 10)
 @UNHURRIED
 def test_the_shorter_form_is_taken(flags: bytes) -> None:
     """The body is never longer than the bits would be, nor than the stretches would be."""
