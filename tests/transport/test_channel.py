@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from consumer.core.events import Answered, Event, ModelFailed, ModelLoaded, ModelProbed
+from consumer.core.events import Answered, Event, ModelFailed, ModelLoaded, ModelProbed, WorkerReady
 from consumer.core.types import ChunkId, Failure, WorkerId
 from consumer.transport.channel import PACKETS_MAX, Channel, ChannelClosedError, ChannelOptions
-from consumer.transport.controls import LoadModel, ProbeModel
+from consumer.transport.controls import LoadModel, ProbeModel, Ready, encode
+from consumer.transport.packets import WANT_ROOM, Kind
 from tests.transport import children
 from tests.transport.chunks import chunk, open_descriptors, run, wait_until_blocked
 from tests.transport.conftest import Connect
@@ -241,14 +242,15 @@ def test_a_worker_killed_in_the_middle_of_a_write(connect: Connect) -> None:
     assert answered.values == (b"\x01" * 100_000,)
 
 
-def test_answers_of_a_worker_killed_with_unread_chunks(connect: Connect) -> None:
+@pytest.mark.parametrize("chunks", [2, 1000])
+def test_answers_of_a_worker_killed_with_unread_chunks(connect: Connect, chunks: int) -> None:
     """The kernel tells first that packets were lost, then gives what the worker had said before: none of it is lost."""
     pair = connect(children.answer_once)
-    for number in range(1000):
+    for number in range(chunks):
         pair.channel.send_chunk(chunk(number, run([b"%d" % number])), None)
     assert pair.process.pid is not None
     wait_until_blocked(pair.process.pid)
-    assert pair.channel._backlog
+    assert bool(pair.channel._backlog) == (chunks == 1000)
     pair.process.kill()
     pair.process.join(20)
     (answered,) = pair.receive_until_closed()
@@ -290,20 +292,33 @@ def test_a_worker_ends_with_its_supervisor(connect: Connect, chunks: int, size: 
     assert pair.process.exitcode == 0
 
 
-def test_closing_lets_go_of_everything(connect: Connect) -> None:
-    """Sockets, memory and packets that were never taken: no descriptor is left over, from a killed worker either."""
+def test_a_worker_that_dies_waiting_for_room() -> None:
+    """Nobody is left to be told about room; what the worker had said before is told all the same."""
+    channel = Channel(WorkerId(1), ChannelOptions())
+    for control in (Ready("before"), Ready("after")):
+        channel.ends.socket.send(bytes([Kind.CONTROL]) + encode(control))
+        channel.ends.socket.send(WANT_ROOM)
+    channel.close_ends()
+    assert channel.receive() == [WorkerReady(WorkerId(1), "before"), WorkerReady(WorkerId(1), "after")]
+    with pytest.raises(ChannelClosedError):
+        channel.receive()
+    channel.close()
+
+
+@pytest.mark.parametrize("is_noticed", [True, False])
+def test_closing_lets_go_of_everything(*, is_noticed: bool) -> None:
+    """Sockets, memory and packets that were never taken: nothing is left over, the death noticed or not."""
     before = open_descriptors()
-    for _ in range(3):
-        channel = Channel(WorkerId(1), ChannelOptions(inbox_bytes=SMALL))
-        channel.ends.socket.setblocking(False)
-        for number in range(400):
-            channel.send_chunk(chunk(number, run([bytes(SMALL)])), None)
-        assert channel._backlog
-        channel.close_ends()
+    channel = Channel(WorkerId(1), ChannelOptions(inbox_bytes=SMALL))
+    for number in range(400):
+        channel.send_chunk(chunk(number, run([bytes(SMALL)])), None)
+    assert channel._backlog
+    channel.close_ends()
+    if is_noticed:
         with pytest.raises(ChannelClosedError):
             channel.send(LoadModel("fraud"))
-        channel.close()
-        del channel
+    channel.close()
+    del channel
     assert open_descriptors() == before
 
 
