@@ -58,6 +58,8 @@ class Feature(StrEnum):
     CONSUMER_PROTOCOL = "groups of the consumer protocol (KIP-848)"
     SHARE_GROUPS = "share groups"
     TOPIC_LIMITS = "limits and settings of topics"
+    COMMIT_METADATA = "metadata of commits"
+    END_OFFSETS = "exact answers to the question for a partition's end"
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ class Reader:
         """Fetch until something holds."""
         deadline_s = time.monotonic() + WAIT_S
         while not holds():
-            assert time.monotonic() < deadline_s, f"not in {WAIT_S} s; last events: {self.events[-3:]}"
+            assert time.monotonic() < deadline_s, f"not in {WAIT_S} s; {self.count} records of {self.assigned}"
             self.turn(records_max)
 
     def of(self, kind: type[Any]) -> list[Any]:

@@ -77,6 +77,7 @@ def test_a_fetch_brings_no_more_than_asked(broker: Broker) -> None:
 
 def test_a_commit_and_its_metadata_meet_the_successor(broker: Broker) -> None:
     """A committed offset, its metadata and the topic's identity are told to the next member, which goes on there."""
+    brokers.need(broker, Feature.COMMIT_METADATA)
     topic, group = brokers.new_topic(broker), new_group()
     where = TopicPartition(topic, 0)
     brokers.load(broker, topic, ((b"m", b"%d" % i) for i in range(10)))
@@ -227,11 +228,10 @@ def test_a_raising_hook_is_raised_by_the_fetch(broker: Broker) -> None:
         raise ZeroDivisionError
 
     first = reader(broker, topic, group=group, on_revoke=fail)
+    first.until(lambda: len(first.assigned) == 2)
     second = reader(broker, topic, group=group)
-    with closing(first, second):
-        first.until(lambda: len(first.assigned) == 2)
-        with pytest.raises(ZeroDivisionError):
-            first.until(lambda: bool(second.turn(timeout_s=0.05)) and False)
+    with closing(first, second), pytest.raises(ZeroDivisionError):
+        first.until(lambda: bool(second.turn(timeout_s=0.05)) and False)
 
 
 @pytest.mark.slow
@@ -339,6 +339,7 @@ def test_lag_is_what_lies_behind_the_commit(broker: Broker) -> None:
 
 def test_latest_starts_at_the_end(broker: Broker) -> None:
     """On request a new group starts with what comes, not with what is there."""
+    brokers.need(broker, Feature.END_OFFSETS)
     topic = brokers.new_topic(broker)
     brokers.load(broker, topic, ((b"m", b"old") for _ in range(10)))
     member = reader(broker, topic, auto_offset_reset="latest")
