@@ -1,8 +1,10 @@
 """`schemas` is a package of its own: it installs alone and brings neither torch nor Kafka."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -57,3 +59,27 @@ print(schemas.__file__, sorted(heavy))
         env={"PYTHONPATH": str(installed)},
     )
     assert run.stdout.split() == [str(installed / "schemas" / "__init__.py"), "[]"]
+
+
+def test_the_readme_works(installed: Path) -> None:
+    """The examples of the README run as they stand, one after the other."""
+    program = "".join(re.findall(r"```python\n(.*?)```", (SOURCE / "README.md").read_text("utf-8"), re.DOTALL))
+    program += "assert (scores.shape, seen) == ((10,), Source('requests', 3, 1041))"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=installed,
+        env={"PYTHONPATH": str(installed)},
+    )
+    assert run.stdout == "unreadable bytes follow the msgpack map\n"
+
+
+def test_its_version_is_the_programs() -> None:
+    """Both are released together, and ask for the same libraries."""
+    own = tomllib.loads((SOURCE / "pyproject.toml").read_text("utf-8"))["project"]
+    program = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert own["version"] == program["version"]
+    assert set(own["dependencies"]) <= set(program["dependencies"])
+    assert own["requires-python"] == program["requires-python"]
