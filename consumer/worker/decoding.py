@@ -17,7 +17,7 @@ from consumer.worker.failures import failure_of
 from consumer.worker.spans import Columns, Indices, Octets, Sheet
 from consumer.worker.template import ATTEMPTS_MAX, RECORDS_MIN, Block, Template, Templates
 from schemas.codecs import MSGPACK, Codec, codec_for
-from schemas.datatypes import BF16
+from schemas.datatypes import BF16, BYTES
 from schemas.errors import RecordError
 from schemas.reasons import Reason
 from schemas.tensors import Tensor, TensorData
@@ -187,7 +187,7 @@ class Decoder:
                 sheet.fail(index, failure_of(error))
                 continue
             except _PreprocessError as error:
-                sheet.fail(index, failure_of(error.cause, texts(tensors)))
+                sheet.fail(index, failure_of(error.cause, has_texts=has_texts(tensors)))
                 continue
             loose = found.get((codec, plan.group))
             if loose is None:
@@ -251,9 +251,9 @@ def finite(elements: npt.NDArray[Any], datatype: str) -> npt.NDArray[np.bool_]:
     return np.asarray(np.isfinite(elements))
 
 
-def texts(tensors: Iterable[Tensor]) -> list[bytes]:
-    """List the texts of a record: what an exception's message must not repeat."""
-    return [element for tensor in tensors if isinstance(tensor.data, list) for element in tensor.data]
+def has_texts(tensors: Iterable[Tensor]) -> bool:
+    """Tell whether a record holds BYTES."""
+    return any(tensor.datatype == BYTES for tensor in tensors)
 
 
 def _check_finite(tensors: Iterable[Tensor]) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from consumer.worker.binding import Plan
 from consumer.worker.collate import Call
-from consumer.worker.decoding import Arrays, Loose, Portion, texts
+from consumer.worker.decoding import Arrays, Loose, Portion, has_texts
 from consumer.worker.failures import failure_of
 from consumer.worker.layout import between, leaves
 from consumer.worker.spans import Indices, Octets, Sheet
@@ -148,7 +148,7 @@ class Encoder:
             result = self._result(sheet, index, identity, tensors, batch)
             value = codec.encode_result(result)
         except Exception as error:  # noqa: BLE001 - postprocess is the user's code, and fails for its record alone
-            sheet.fail(index, failure_of(error, texts(tensors)))
+            sheet.fail(index, failure_of(error, has_texts=has_texts(tensors)))
         else:
             assert result.id is not None
             sheet.put(index, value, result.id.encode())

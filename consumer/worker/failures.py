@@ -4,8 +4,9 @@ Owns the way from an exception to a `Failure`, and the count of batches in which
 records are decoded, batched or answered.
 """
 
-from collections.abc import Iterable
+import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -15,9 +16,6 @@ from schemas.reasons import Reason
 
 MESSAGE_LENGTH_MAX = 300
 """Characters of an exception's text that a failure keeps."""
-
-_SECRET_LENGTH_MIN = 4
-"""Shorter pieces of a payload are left in a message: they occur in every text."""
 
 _OUT_OF_MEMORY_TEXTS = ("DefaultCPUAllocator", "CUDA out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How torch says that memory is short where it raises a plain RuntimeError."""
@@ -39,17 +37,19 @@ def is_device_lost(error: BaseException) -> bool:
     return isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
 
 
-def failure_of(error: BaseException, payload: Iterable[bytes | str] = ()) -> Failure:
+def failure_of(error: BaseException, *, has_texts: bool = False) -> Failure:
     """Describe an exception as the failure of a record.
 
     Args:
         error: What decoding, binding, the model or encoding raised.
-        payload: Texts of the record that the message must not repeat, wherever the exception quotes them.
+        has_texts: Whether the code that raised it had texts of the record in its hands. Exceptions like to quote what
+            they choke on, so then it is told where it was raised instead of what it says.
     """
     if isinstance(error, RecordError):
-        return Failure(str(error.reason), type(error).__name__, one_line(str(error), payload))
+        return Failure(str(error.reason), type(error).__name__, one_line(str(error)))
     reason = Reason.OUT_OF_MEMORY if is_out_of_memory(error) else Reason.INFERENCE_FAILED
-    return Failure(str(reason), type(error).__name__, one_line(str(error), payload))
+    message = f"raised {_place(error)}; what it says may quote the record" if has_texts else one_line(str(error))
+    return Failure(str(reason), type(error).__name__, message)
 
 
 def unavailable(failure: Failure) -> Failure:
@@ -57,20 +57,19 @@ def unavailable(failure: Failure) -> Failure:
     return replace(failure, reason=str(Reason.MODEL_UNAVAILABLE), disposition=Disposition.UNAVAILABLE)
 
 
-def one_line(text: str, payload: Iterable[bytes | str] = ()) -> str:
-    """Make one printable line of an exception's text, without pieces of the payload.
-
-    Only the first line is kept (torch puts a C++ stack below it), cut to `MESSAGE_LENGTH_MAX` characters.
-    """
-    for secret in payload:
-        piece = secret.decode("utf-8", "replace") if isinstance(secret, bytes) else secret
-        if len(piece) >= _SECRET_LENGTH_MIN:
-            text = text.replace(piece, "…").replace(repr(piece)[1:-1], "…")
-        if isinstance(secret, bytes) and len(secret) >= _SECRET_LENGTH_MIN:
-            text = text.replace(repr(secret)[2:-1], "…")
+def one_line(text: str) -> str:
+    """Make one printable line of an exception's text: its first (torch puts a C++ stack below), cut if too long."""
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     line = "".join(character if character.isprintable() else " " for character in line)
     return line if len(line) <= MESSAGE_LENGTH_MAX else line[: MESSAGE_LENGTH_MAX - 1] + "…"
+
+
+def _place(error: BaseException) -> str:
+    """Say where an exception was raised: file, line and function."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "somewhere"
+    return f"at {Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}"
 
 
 class Streak:

@@ -18,13 +18,14 @@ from consumer.core.types import Failure
 from consumer.models.options import ModelOptions
 from consumer.models.signature import Form
 from consumer.worker.collate import Call, Collator, Inputs, calls, halves, records_of, rows_of
-from consumer.worker.decoding import Decoder, Groups, Loose
+from consumer.worker.decoding import Decoder, Groups
 from consumer.worker.encoding import Batch, Encoder, Identity
 from consumer.worker.failures import DeviceLostError, Streak, failure_of, is_device_lost, is_out_of_memory, one_line
 from consumer.worker.failures import unavailable as said_of_the_model
 from consumer.worker.loaders import LoadedModel, Value
 from consumer.worker.spans import Sheet, Span
 from consumer.worker.split import Outputs, Splitter, joined
+from schemas.datatypes import BYTES
 
 CALLS_BEFORE_GROWTH = 256
 """Calls that have to pass before rows that once were too many for the memory are tried again."""
@@ -126,7 +127,7 @@ class Runner:
             outputs, batch = self._infer(call, rows_max)
         except Exception as error:  # noqa: BLE001 - a model raises what it likes
             _refuse_lost_device(error)
-            failure = failure_of(error, _texts(call))
+            failure = failure_of(error, has_texts=BYTES in call[0].plan.datatypes)
             is_short = is_out_of_memory(error)
         else:
             self._encoder.encode(call, outputs, batch)
@@ -233,16 +234,3 @@ def _sliced(value: Value, first: int, stop: int, rows: int) -> Value:
 def _copied(value: Value) -> Value:
     """Copy an input, so that a model that writes to it does not spoil it."""
     return value.clone() if isinstance(value, torch.Tensor) else list(value)
-
-
-def _texts(call: Call) -> list[bytes]:
-    """List the texts of a call's records: what an exception's message must not repeat."""
-    return [
-        element
-        for portion in call
-        if isinstance(portion, Loose)
-        for _, _, inputs, _ in portion.entries
-        for elements in inputs
-        if isinstance(elements, list)
-        for element in elements
-    ]

@@ -127,7 +127,8 @@ def read(sheets: Sequence[Sheet], content_type: str | None = None) -> Ran:
                 continue
             ran.values[index], ran.keys[index] = bytes(values[at]), bytes(keys[at])
             types = sheet.columns.work.content_types
-            ran.results[index] = decode_result(ran.values[index], content_type if types is None else types[index])
+            named = None if types is None else types[index]
+            ran.results[index] = decode_result(ran.values[index], named or content_type)
     return ran
 
 
@@ -146,5 +147,3 @@ def run(model: LoadedModel, chunk: Work, content_type: str = MSGPACK) -> Ran:
 def whole(chunk: Work) -> Span:
     """Take all records of a chunk."""
     return Span(Columns(chunk), 0, len(chunk))
-
-
