@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import repeat
-from operator import length_hint
+from itertools import chain, repeat
+from operator import itemgetter, length_hint
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer
@@ -29,7 +29,7 @@ from consumer.kafka.dead_letters import letter_headers
 from consumer.kafka.errors import Complaint, Complaints
 from consumer.kafka.handovers import HandOver, Letters
 from consumer.kafka.settings import Value
-from schemas.headers import without_dead_letter
+from schemas.headers import DEAD_LETTER_PREFIX, without_dead_letter
 
 STALL_S = 5.0
 """A barrier that takes longer is stuck: what the client still has not sent is given back."""
@@ -86,7 +86,7 @@ class Sink:
         """Take results. What the client has no room for waits here and follows with later calls."""
         headers: list[Any] | None = None
         if any(run.headers is not None for run in action.runs):
-            headers = [without_dead_letter(each) or None for run in action.runs for each in _headers(run)]
+            headers = _carried([each for run in action.runs for each in _headers(run)])
         topic = self._routes.results[action.model]
         self._take(HandOver(self, action.ticket, topic, self._keys(action), action.values, headers))
 
@@ -262,6 +262,14 @@ class Sink:
     def fail(self, ticket: Ticket, index: int, failure: Failure) -> None:
         """Report a record as not delivered."""
         self._events.append(DeliveryFailed(ticket, index, failure))
+
+
+def _carried(column: list[Headers | None]) -> list[Any]:
+    """Drop the headers of an earlier failure, which replayed records have, from a column of headers."""
+    names = set(map(itemgetter(0), chain.from_iterable(filter(None, column))))
+    if not any(name.startswith(DEAD_LETTER_PREFIX) for name in names):
+        return column
+    return [without_dead_letter(each) or None for each in column]
 
 
 def _headers(run: Run) -> Sequence[Headers | None]:
