@@ -76,8 +76,8 @@ class ChannelOptions:
 class _Sent:
     """A chunk in flight and the memory it occupies."""
 
-    count: int
-    unanswered: int
+    unanswered: bytearray
+    """One byte a record, 1 until its answer."""
     start: int | None
     """None: it lies in memory of its own."""
     size: int
@@ -174,10 +174,6 @@ class Channel:
         """What becomes readable when `receive` has something to do."""
         return self._socket
 
-    def has_room(self, size: int) -> bool:
-        """Say whether a chunk of that many payload bytes would find a place in the inbox (its columns apart)."""
-        return self._extents.has_room(size)
-
     def send_chunk(self, chunk: Chunk, content_types: Sequence[str | None] | None) -> None:
         """Copy a chunk's payloads and columns into shared memory and tell the worker.
 
@@ -215,7 +211,7 @@ class Channel:
                 self._extents.free(start, size)
             raise
         values = columns.replace_values(chunk.runs, memory, at)
-        self._chunks[chunk.chunk] = _Sent(packet.records, packet.records, start, size, values)
+        self._chunks[chunk.chunk] = _Sent(bytearray(b"\1") * packet.records, start, size, values)
 
     def send(self, control: ToWorker) -> None:
         """Tell the worker something.
@@ -318,8 +314,9 @@ class Channel:
     def _read_answer(self, packet: AnswerPacket, fds: Sequence[int]) -> Answered:
         chunk = ChunkId(packet.chunk)
         sent = self._chunks[chunk]
-        if packet.first + packet.records > sent.count or packet.records > sent.unanswered:
-            raise ValueError("more answers than records")
+        stop = packet.first + packet.records
+        if stop > len(sent.unanswered) or 0 in sent.unanswered[packet.first : stop]:
+            raise ValueError("an answer for records that are not there, or answered")
         if packet.own_file:
             memory, at = map_file(fds[0], packet.size, is_writable=False), 0
         else:
@@ -335,7 +332,7 @@ class Channel:
         failures = _read_failures(memory[at : at + packet.failures_size], packet)
         if not packet.own_file:
             self._outbox_read = packet.position + aligned(packet.size)
-        sent.unanswered -= packet.records
+        sent.unanswered[packet.first : stop] = bytes(packet.records)
         self._forget_if_done(chunk, sent)
         return Answered(
             worker=self._worker,
@@ -368,7 +365,7 @@ class Channel:
 
     def _forget_if_done(self, chunk: ChunkId, sent: _Sent) -> None:
         """Reuse a chunk's memory once both sides are done with it: the worker may still read what the core gave up."""
-        if not sent.is_released or sent.unanswered:
+        if not sent.is_released or 1 in sent.unanswered:
             return
         del self._chunks[chunk]
         if sent.start is not None:

@@ -136,11 +136,6 @@ class Extents:
             self._starts.insert(i, start)
             self._ends.insert(i, end)
 
-    def has_room(self, size: int) -> bool:
-        """Say whether `take(size)` would succeed."""
-        size = aligned(max(size, 1))
-        return any(end - start >= size for start, end in zip(self._starts, self._ends, strict=True))
-
 
 class Ring:
     """Regions of one area, freed in the order they were taken. Positions only grow; `position % size` is the place."""

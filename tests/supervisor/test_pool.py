@@ -27,10 +27,13 @@ from tests.transport.chunks import SPAWN, chunk, has_ended, open_descriptors, ru
 FIRST = WorkerId(1)
 
 
+STOP_TIMEOUT_S = 60.0
+
+
 def make(entry: Callable[[Any, WorkerEnds], None], *specs: object, **environment: str) -> Pool[Any]:
     """Make a pool with one slot for each spec."""
     launches = [Launch(spec, environment) for spec in specs or (None,)]
-    return Pool(entry, launches, PoolOptions(stop_timeout_s=1.0), ChannelOptions())
+    return Pool(entry, launches, PoolOptions(stop_timeout_s=STOP_TIMEOUT_S), ChannelOptions())
 
 
 def wait_for(pool: Pool[Any], count: int, timeout_s: float = 20.0) -> list[Event]:
@@ -247,7 +250,7 @@ def test_a_worker_that_cannot_be_started_is_told_as_gone(monkeypatch: pytest.Mon
             pool.perform(Spawn(0, FIRST))
             started_s = time.monotonic()
             assert pool.wait(20.0) == [WorkerExited(FIRST, None)]
-            assert time.monotonic() - started_s < 10.0
+            assert time.monotonic() - started_s < 20.0
     assert open_descriptors() == before
 
 
@@ -264,14 +267,15 @@ def test_stopping_ends_everything() -> None:
     pids = [member.process.pid for member in pool._members.values()]
     started_s = time.monotonic()
     assert pool.stop()
-    assert time.monotonic() - started_s < 1.0, "they had to be killed"
+    assert time.monotonic() - started_s < STOP_TIMEOUT_S, "they had to be killed"
     assert all(pid is not None and has_ended(pid) for pid in pids)
     assert pool.stop(), "stopping twice does no harm"
     assert open_descriptors() == before
 
 
-def test_stopping_is_bounded() -> None:
-    """A worker that notices nothing is killed after the deadline; one that still boots, too, ends."""
+def test_stopping_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that notices nothing is killed after the deadline, and one that still boots ends, too."""
+    monkeypatch.setitem(globals(), "STOP_TIMEOUT_S", 1.0)
     with make(entries.hang, None, None) as pool:
         pool.perform(Spawn(0, FIRST))
         wait_for(pool, 1)
@@ -279,7 +283,7 @@ def test_stopping_is_bounded() -> None:
         pool.perform(Spawn(1, WorkerId(2)))
         started_s = time.monotonic()
         assert pool.stop()
-        assert 0.9 < time.monotonic() - started_s < 5.0
+        assert 1.0 <= time.monotonic() - started_s < 1.0 + pool_module.REAP_TIMEOUT_S
         assert has_ended(process.pid)
 
 

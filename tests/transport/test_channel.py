@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from ast import literal_eval
 from dataclasses import replace
 
@@ -13,11 +14,20 @@ from consumer.core.types import ChunkId, Failure, WorkerId
 from consumer.transport.channel import PACKETS_MAX, Channel, ChannelClosedError, ChannelOptions
 from consumer.transport.controls import LoadModel, ProbeModel, Ready, encode
 from consumer.transport.packets import WANT_ROOM, Kind
+from consumer.transport.worker_end import WorkerEnd
 from tests.transport import children
 from tests.transport.chunks import chunk, open_descriptors, run, wait_until_blocked
 from tests.transport.conftest import Connect
 
 SMALL = 1 << 16
+
+
+def is_empty(channel: Channel) -> bool:
+    """Tell whether the whole inbox, of the size SMALL, is free."""
+    if (start := channel._extents.take(SMALL)) is None:
+        return False
+    channel._extents.free(start, SMALL)
+    return True
 
 
 def test_records_come_back_as_they_went(connect: Connect) -> None:
@@ -132,12 +142,12 @@ def test_memory_is_reused_only_when_both_sides_are_done(connect: Connect) -> Non
     values = [bytes([i]) * 1000 for i in range(50)]
     pair.channel.send_chunk(chunk(1, run(values)), None)
     pair.channel.release(ChunkId(1))
-    assert not pair.channel.has_room(SMALL - 1000)
+    assert not is_empty(pair.channel)
     pair.channel.send_chunk(chunk(2, run(values[::-1])), None)
     first, second = pair.receive_answers(2)
     assert list(first.values) == values
     assert list(second.values) == values[::-1]
-    assert pair.channel.has_room(SMALL)
+    assert is_empty(pair.channel)
 
 
 def test_released_memory_is_used_again(connect: Connect) -> None:
@@ -149,7 +159,7 @@ def test_released_memory_is_used_again(connect: Connect) -> None:
         (answered,) = pair.receive_answers(1)
         assert answered.values == (bytes([number]) * 5000,) * 6
         pair.channel.release(ChunkId(number))
-        assert pair.channel.has_room(SMALL)
+        assert is_empty(pair.channel)
         assert open_descriptors() == before
 
 
@@ -169,7 +179,7 @@ def test_what_does_not_fit_takes_memory_of_its_own(connect: Connect) -> None:
     assert open_descriptors() == before
     for number in range(100, 110):
         pair.channel.send_chunk(chunk(number, run([bytes([number]) * 30_000])), None)
-    assert not pair.channel.has_room(30_000)
+    assert pair.channel._extents.take(30_000) is None
     answers = pair.receive_answers(10)
     assert [answered.values[0] for answered in answers] == [bytes([number]) * 30_000 for number in range(100, 110)]
 
@@ -320,6 +330,25 @@ def test_closing_lets_go_of_everything(*, is_noticed: bool) -> None:
     channel.close()
     del channel
     assert open_descriptors() == before
+
+
+def test_a_worker_waits_as_long_as_it_is_told() -> None:
+    """Nothing to do within the time is None, never early; what is there is taken at once; the end is EOFError."""
+    channel = Channel(WorkerId(1), ChannelOptions())
+    end = WorkerEnd(channel.ends)
+    started_s = time.monotonic()
+    assert end.receive(0.0) is None
+    assert end.receive(-1.0) is None
+    assert end.receive(0.0101) is None
+    assert time.monotonic() - started_s >= 0.0101
+    channel.send(LoadModel("fraud"))
+    assert end.receive(0.0) == LoadModel("fraud")
+    channel.close()
+    with pytest.raises(EOFError):
+        end.receive(None)
+    with pytest.raises(EOFError):
+        end.send(Ready("cpu"))
+    end.close()
 
 
 def test_the_supervisors_side_stays_light() -> None:
