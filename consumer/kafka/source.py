@@ -7,16 +7,19 @@ position moves on.
 
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, TypeAlias
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as ClientPartition
 
 from consumer.core.events import Assigned, Committed, Event, Fetched, Position, Revoked
 from consumer.core.types import Slice, TopicPartition
 from consumer.errors import ClientError
+from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.errors import Complaint, Complaints
 from consumer.kafka.options import InputOptions
@@ -25,7 +28,11 @@ from consumer.kafka.settings import Value
 POSITIONS_TIMEOUT_S = 5.0
 """How long one fetch waits for the coordinator to tell committed offsets; the next one asks again."""
 WATERMARK_TIMEOUT_S = 1.0
-COMMIT_TIMEOUT_S = 10.0
+LOOK_INTERVAL_S = 1.0
+"""How often a quiet source looks for a partition that has fallen silent."""
+STALL_S = 30.0
+"""How long a partition may bring nothing before the source asks whether there is something."""
+STALLED = "nothing came though there are records: the partition is fetched anew"
 
 OnRevoke: TypeAlias = Callable[[Sequence[TopicPartition]], None]
 """Called while partitions are about to be taken: may finish what is in flight and call `Source.commit_now`."""
@@ -60,22 +67,12 @@ class Source:
         self._on_revoke = on_revoke
         self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
-        self._owned: set[TopicPartition] = set()
-        """Assigned, and told to the core with their position."""
-        self._unplaced: dict[TopicPartition, None] = {}
-        """Assigned, but the position is not known yet."""
-        self._stash: list[Slice] = []
-        """Records that came before their partition's position was known."""
-        self._next: dict[TopicPartition, int] = {}
-        """The next offset to be handed on; what a fetch is compared with, and where a seek goes."""
-        self._committed: dict[TopicPartition, int] = {}
-        self._paused: set[TopicPartition] = set()
-        self._churned: set[TopicPartition] = set()
-        """Partitions that were taken from this member during the running fetch."""
-        self._displaced: set[TopicPartition] = set()
-        """Not placed yet, and to be fetched from their position once they are: the client is elsewhere."""
+        self._assignment = Assignment()
+        self._gone_back: set[TopicPartition] = set()
+        """Partitions to be placed again because the client went back behind their position."""
         self._events: list[Event] = []
         self._raised: BaseException | None = None
+        self._look_for_stalls_at_s = 0.0
         self._is_closing = False
         self._complaints = Complaints()
         self.skipped: Counter[TopicPartition] = Counter()
@@ -112,43 +109,44 @@ class Source:
         Raises:
             ClientError: the client met a fatal error.
         """
-        may_poll = records_max > 0 or self._owned <= self._paused
+        may_poll = records_max > 0 or self._assignment.owned <= self._assignment.paused
         messages = self._consume(max(records_max, 1), timeout_s) if may_poll else []
         if self._raised is not None:
             raised, self._raised = self._raised, None
+            self._seek_back()
             raise raised
         if self._complaints.fatal is not None:
             raise ClientError(f"the consumer is broken for good: {self._complaints.fatal}")
-        fetched = slices(messages, self._rule) if messages else []
-        if self._churned:
-            fetched = self._after_churn(fetched)
-        if self._unplaced:
+        sifted = self._assignment.sift(slices(messages, self._rule) if messages else ())
+        if self._assignment.unplaced:
             self._place()
-        if self._unplaced or self._stash:
-            fetched = self._sort_stash(fetched)
-        elif not fetched:
-            return self._take_events()
-        fetched = [each for each in fetched if each.partition in self._owned]
-        for each in fetched:
-            self._advance(each)
-        events = self._take_events()
-        if fetched:
-            events.append(Fetched(fetched))
+        now_s = time.monotonic()
+        admitted, gone_back = self._assignment.admit(sifted, now_s)
+        for part in admitted:
+            self._advance(part)
+        events, self._events = self._events, []
+        if admitted:
+            events.append(Fetched(admitted))
+        elif now_s >= self._look_for_stalls_at_s:
+            self._look_for_stalls(now_s)
+        if gone_back:
+            self._place_again(gone_back)
         return events
 
     def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Stop fetching from partitions; what was fetched ahead of them is dropped and will be fetched again."""
-        chosen = [each for each in partitions if each in self._owned and each not in self._paused]
+        may_pause = self._assignment.owned - self._assignment.paused
+        chosen = [each for each in partitions if each in may_pause]
         if chosen:
             self._client.pause(_client_partitions(chosen))
-            self._paused.update(chosen)
+            self._assignment.paused.update(chosen)
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch from paused partitions again; others are left alone (a resume too many fetches twice)."""
-        chosen = [each for each in partitions if each in self._paused]
+        chosen = [each for each in partitions if each in self._assignment.paused]
         if chosen:
             self._client.resume(_client_partitions(chosen))
-            self._paused.difference_update(chosen)
+            self._assignment.resume(chosen, time.monotonic())
 
     def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Ask for a commit of next offsets with metadata; the answer is a `Committed` of a later fetch."""
@@ -174,9 +172,9 @@ class Source:
     def lag(self) -> dict[TopicPartition, int]:
         """Return, per partition of this member, how many offsets lie between the last commit and the known end."""
         lags = {}
-        for each in self._owned:
+        for each in self._assignment.owned:
             _, end = self._client.get_watermark_offsets(ClientPartition(*each), cached=True)
-            base = self._committed.get(each, self._next.get(each))
+            base = self._assignment.committed.get(each, self._assignment.next.get(each))
             if end >= 0 and base is not None:
                 lags[each] = max(0, end - base)
         return lags
@@ -188,7 +186,7 @@ class Source:
     @property
     def partitions(self) -> Collection[TopicPartition]:
         """The partitions of this member that the core was told of."""
-        return frozenset(self._owned)
+        return frozenset(self._assignment.owned)
 
     def close(self, timeout_s: float) -> bool:
         """Leave the group; commit first. Tells whether the client came back in time: it does not always."""
@@ -225,20 +223,24 @@ class Source:
         return messages
 
     def _seek_back(self) -> None:
-        """Return to the last handed-on position everywhere: an exception may have swallowed a batch."""
-        for each in self._owned:
+        """Return to the last handed-on position everywhere: a fetched batch is not going to be handed on."""
+        for each in self._assignment.unplaced:
+            self._assignment.displace(each)
+        for each in self._assignment.owned:
             self._seek(each)
 
     def _seek(self, partition: TopicPartition) -> None:
-        at = self._next.get(partition, OFFSET_BEGINNING)
+        at = self._assignment.next.get(partition, OFFSET_BEGINNING)
         try:
             self._client.seek(ClientPartition(partition.topic, partition.partition, at))
         except KafkaException as error:
             self._complaints.note(error.args[0], partition.topic)
 
+    # -- where partitions stand --------------------------------------------------------------------------------------
+
     def _place(self) -> None:
         """Ask for the committed offsets of new partitions; without an answer they wait for the next fetch."""
-        asked = list(self._unplaced)
+        asked = list(self._assignment.unplaced)
         try:
             found = self._client.committed(_client_partitions(asked), timeout=POSITIONS_TIMEOUT_S)
         except KafkaException as error:
@@ -250,70 +252,76 @@ class Source:
             partition = TopicPartition(each.topic, each.partition)
             if each.error is not None:
                 self._complaints.note(each.error, each.topic)
-            elif partition in self._unplaced:  # else it was taken away while we asked
+            elif partition in self._assignment.unplaced:  # else it was taken away while we asked
                 positions[partition] = self._position(partition, each, topic_ids[each.topic])
-        for partition in positions:
-            del self._unplaced[partition]
-            self._owned.add(partition)
-            if partition in self._displaced:
-                self._displaced.discard(partition)
-                self._seek(partition)
         if positions:
             self._events.append(Assigned(positions))
 
     def _position(self, partition: TopicPartition, found: ClientPartition, topic_id: str) -> Position:
-        if found.offset < 0:
-            if self._starts_at_end:
-                # The client looks for the end on its own, later or earlier: start where the core is told we do.
-                self._next[partition] = self._watermarks(partition)[1]
-                self._displaced.add(partition)
+        """Decide where a partition starts, and bring the client there if it is elsewhere."""
+        next_offset = found.offset if found.offset >= 0 else None
+        end = self._watermarks(partition)[1] if next_offset is None or partition in self._gone_back else None
+        if next_offset is not None and end is not None and 0 <= end < next_offset:
+            next_offset = None  # what was committed is no longer there: the topic was cut short or made anew
+        self._gone_back.discard(partition)
+        begin = next_offset
+        if next_offset is None and self._starts_at_end:
+            # The client looks for the end on its own, later or earlier: start where the core is told we do.
+            begin = end
+            self._assignment.displace(partition)
+        if self._assignment.place(partition, begin, time.monotonic()):
+            self._seek(partition)
+        if next_offset is None:
             return Position(None, topic_id=topic_id)
-        self._next[partition] = self._committed[partition] = found.offset
-        return Position(found.offset, found.metadata or "", topic_id)
+        self._assignment.committed[partition] = next_offset
+        return Position(next_offset, found.metadata or "", topic_id)
+
+    def _place_again(self, gone_back: AbstractSet[TopicPartition]) -> None:
+        """Start partitions anew whose offsets went back, as if they had been lost and assigned."""
+        self._gone_back |= gone_back
+        self._events.append(Revoked(self._assignment.forget(gone_back)))
+        self._assignment.assign(gone_back)
+        for each in gone_back:
+            self._assignment.displace(each)
+
+    def _advance(self, part: Slice) -> None:
+        """Move the partition's position on, and count what retention removed in between."""
+        expected = self._assignment.advance(part)
+        if expected is None:
+            return
+        # A gap is mostly a transaction's marker or compaction. Only what lies below the first offset that the partition
+        # still has was removed unread.
+        low = self._client.get_watermark_offsets(ClientPartition(*part.partition), cached=True)[0]
+        if low > expected or low < 0:
+            low = self._watermarks(part.partition)[0]
+        skipped = min(low, part.offsets[0]) - expected
+        if skipped > 0:
+            self.skipped[part.partition] += skipped
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+        """Ask for a partition's first offset and its end; negative where the broker does not say."""
         try:
             found = self._client.get_watermark_offsets(ClientPartition(*partition), timeout=WATERMARK_TIMEOUT_S)
         except KafkaException as error:
             self._complaints.note(error.args[0], partition.topic)
             found = None
-        return found or (OFFSET_BEGINNING, OFFSET_BEGINNING)
+        return found or (OFFSET_INVALID, OFFSET_INVALID)
 
-    # -- what a fetch brought ----------------------------------------------------------------------------------------
+    def _look_for_stalls(self, now_s: float) -> None:
+        """Start the fetcher of a silent partition anew if there is something to fetch: the client may have lost it.
 
-    def _after_churn(self, fetched: list[Slice]) -> list[Slice]:
-        """Drop records of partitions taken during this fetch: nobody can say if they came before or after.
-
-        A partition that came back at once is fetched again from its position, as soon as that is known.
+        One partition at a time is asked, so that an unreachable broker costs little.
         """
-        churned, self._churned = self._churned, set()
-        dropped = {part.partition for part in fetched if part.partition in churned}
-        self._displaced = (self._displaced | dropped) & self._unplaced.keys()
-        return [part for part in fetched if part.partition not in churned]
-
-    def _sort_stash(self, fetched: list[Slice]) -> list[Slice]:
-        """Keep records back whose partition's position is unknown; add those that waited for theirs."""
-        candidates, self._stash = self._stash + fetched, []
-        self._stash = [each for each in candidates if each.partition in self._unplaced]
-        return [each for each in candidates if each.partition not in self._unplaced]
-
-    def _advance(self, fetched: Slice) -> None:
-        """Move the partition's position on, and count what retention removed in between."""
-        expected, first = self._next.get(fetched.partition), fetched.offsets[0]
-        self._next[fetched.partition] = fetched.offsets[-1] + 1
-        if expected is not None and first > expected:
-            # A gap is mostly a transaction's marker or compaction. Only what lies below the first offset that the
-            # partition still has was removed unread.
-            low = self._client.get_watermark_offsets(ClientPartition(*fetched.partition), cached=True)[0]
-            if low > expected or low < 0:
-                low = self._watermarks(fetched.partition)[0]
-            skipped = min(low, first) - expected
-            if skipped > 0:
-                self.skipped[fetched.partition] += skipped
-
-    def _take_events(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
+        self._look_for_stalls_at_s = now_s + LOOK_INTERVAL_S
+        silent = self._assignment.most_silent(now_s - STALL_S)
+        if silent is None:
+            return
+        self._assignment.heard_s[silent] = now_s
+        low, end = self._watermarks(silent)
+        if end > self._assignment.next.get(silent, low):
+            self._complaints.note(KafkaError(KafkaError._TIMED_OUT, STALLED), silent.topic)  # noqa: SLF001 - its name
+            self._client.resume(_client_partitions([silent]))
+            self._seek(silent)
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
@@ -322,7 +330,7 @@ class Source:
         return [
             ClientPartition(each.topic, each.partition, offset, metadata)
             for each, (offset, metadata) in offsets.items()
-            if each in self._owned
+            if each in self._assignment.owned
         ]
 
     def _answers(self, answered: Iterable[ClientPartition]) -> list[Committed]:
@@ -332,8 +340,8 @@ class Source:
             name = each.error.name() if each.error is not None else None
             by_error.setdefault(name, {})[TopicPartition(each.topic, each.partition)] = each.offset
         for partition, offset in by_error.get(None, {}).items():
-            if partition in self._owned:
-                self._committed[partition] = offset
+            if partition in self._assignment.owned:
+                self._assignment.committed[partition] = offset
         return [Committed(offsets, name) for name, offsets in by_error.items()]
 
     # -- callbacks: they run inside the client's calls, on the same thread, and never raise ---------------------------
@@ -345,14 +353,13 @@ class Source:
             self._events.extend(self._answers(answered))
 
     def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
-        for each in partitions:
-            self._unplaced[TopicPartition(each.topic, each.partition)] = None
+        self._assignment.assign(_partitions(partitions))
 
     def _note_revoked(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         if self._is_closing:
             return
-        going = [TopicPartition(each.topic, each.partition) for each in partitions]
-        known = [each for each in going if each in self._owned]
+        going = _partitions(partitions)
+        known = [each for each in going if each in self._assignment.owned]
         if known:
             try:
                 self._on_revoke(known)
@@ -362,27 +369,24 @@ class Source:
 
     def _note_lost(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         if not self._is_closing:
-            self._forget([TopicPartition(each.topic, each.partition) for each in partitions])
+            self._forget(_partitions(partitions))
 
     def _forget(self, going: Sequence[TopicPartition]) -> None:
         # A pause would outlive the assignment in this client, and the partition would come back paused.
-        paused = [each for each in going if each in self._paused]
+        paused = [each for each in going if each in self._assignment.paused]
         if paused:
             try:
                 self._client.resume(_client_partitions(paused))
             except KafkaException as error:
                 self._complaints.note(error.args[0])
-        known = [each for each in going if each in self._owned]
-        for each in going:
-            self._churned.add(each)
-            self._owned.discard(each)
-            self._paused.discard(each)
-            self._unplaced.pop(each, None)
-            self._next.pop(each, None)
-            self._committed.pop(each, None)
-        self._stash = [each for each in self._stash if each.partition not in self._churned]
+        known = self._assignment.forget(going)
+        self._gone_back.difference_update(going)
         if known:
             self._events.append(Revoked(known))
+
+
+def _partitions(partitions: Iterable[ClientPartition]) -> list[TopicPartition]:
+    return [TopicPartition(each.topic, each.partition) for each in partitions]
 
 
 def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:

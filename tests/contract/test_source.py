@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.events import Assigned, Committed, Fetched, Revoked
 from consumer.core.types import TopicPartition
 from consumer.demo.broker import Broker, Feature
+from consumer.kafka import source as source_module
 from tests import brokers
 from tests.contract.clients import Reader, new_group, reader
 
@@ -348,3 +349,70 @@ def test_latest_starts_at_the_end(broker: Broker) -> None:
         brokers.load(broker, topic, [(b"m", b"new")])
         member.until(lambda: member.count == 1)
     assert member.offsets == {TopicPartition(topic, 0): [10]}
+
+
+def test_a_client_that_goes_back_is_placed_again(broker: Broker) -> None:
+    """Offsets never go back within an assignment: the core is told of a new one, from the committed position."""
+    topic, group = brokers.new_topic(broker), new_group()
+    where = TopicPartition(topic, 0)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(50)))
+    member = reader(broker, topic, group=group)
+    with closing(member):
+        member.until(lambda: member.count == 50)
+        member.source.commit_now({where: (20, "")})
+        member.source._client.seek(ClientPartition(topic, 0, 5))
+        member.until(lambda: member.count == 80)
+    assert [type(event) for event in member.events if not isinstance(event, Fetched)] == [Assigned, Revoked, Assigned]
+    assert member.of(Assigned)[1].partitions[where].next_offset == 20
+    assert member.offsets == {where: [*range(50), *range(20, 50)]}
+
+
+def test_a_topic_cut_short_does_not_strand_its_partition(broker: Broker) -> None:
+    """A committed offset beyond the end, as after the loss of a log, starts the partition anew instead of never."""
+    topic, group = brokers.new_topic(broker), new_group()
+    where = TopicPartition(topic, 0)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(10)))
+    first = reader(broker, topic, group=group)
+    with closing(first):
+        first.until(lambda: first.count == 10)
+        assert first.source.commit_now({where: (500, "")})[0].error is None
+    second = reader(broker, topic, group=group)
+    with closing(second):
+        second.until(lambda: second.count == 10)
+    assert second.offsets == {where: list(range(10))}
+    assert second.of(Assigned)[-1].partitions[where].next_offset is None
+
+
+def test_a_partition_that_fell_silent_is_fetched_anew(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition whose fetcher the client lost is noticed by its silence, told of, and brought back."""
+    monkeypatch.setattr(source_module, "STALL_S", 0.5)
+    monkeypatch.setattr(source_module, "LOOK_INTERVAL_S", 0.1)
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, [(b"m", b"v")])
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 1)
+        member.source._client.pause([ClientPartition(topic, 0)])
+        brokers.load(broker, topic, [(b"m", b"v")])
+        member.until(lambda: member.count == 2)
+        assert [each.topic for each in member.source.complaints()] == [topic]
+    assert member.offsets == {TopicPartition(topic, 0): [0, 1]}
+
+
+def test_silence_without_records_is_no_stall(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition that has nothing to bring, or is paused, is left alone."""
+    monkeypatch.setattr(source_module, "STALL_S", 0.1)
+    monkeypatch.setattr(source_module, "LOOK_INTERVAL_S", 0.05)
+    topic = brokers.new_topic(broker, 2)
+    brokers.load(broker, topic, [(b"m", b"v")], partition=0)
+    brokers.load(broker, topic, [(b"m", b"v")], partition=1)
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 2)
+        member.source.pause([TopicPartition(topic, 1)])
+        brokers.load(broker, topic, [(b"m", b"v")], partition=1)
+        until_s = time.monotonic() + 1
+        while time.monotonic() < until_s:
+            member.turn()
+        assert member.source.complaints() == []
+        assert member.count == 2
