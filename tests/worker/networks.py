@@ -82,7 +82,7 @@ class Record:
 
 
 def export(
-    path: Path, model: nn.Module, *example: torch.Tensor, dynamic: Any = None, keywords: Mapping[str, Any] | None = None
+    path: Path, model: nn.Module, *example: Any, dynamic: Any = None, keywords: Mapping[str, Any] | None = None
 ) -> str:
     """Save an exported program; `dynamic` is torch's `dynamic_shapes`."""
     program = torch.export.export(model, example, dict(keywords or {}), dynamic_shapes=dynamic)

@@ -117,7 +117,7 @@ def _split(bound: Bound) -> tuple[Row, ...]:
         tensors = []
         for name, datatype, shape, data in bound.inputs:
             size = prod(shape[1:])
-            part = data[at * size : (at + 1) * size] if isinstance(data, list) else data[at]
+            part = data[at * size : (at + 1) * size] if isinstance(data, list) else np.asarray(data[at])
             tensors.append(Tensor(name, datatype, shape[1:], part))
         rows.append(Row(tuple(tensors), bound.lengths))
     return tuple(rows)
@@ -147,7 +147,7 @@ def _filled(spec: TensorSpec, lengths: Mapping[str, int], value: int) -> Tensor:
 def _other(row: Row) -> Row:
     """Make a row that differs from another one in its floats; other elements have meanings, and stay."""
     tensors = [
-        tensor._replace(data=tensor.data + tensor.data.dtype.type(1))
+        tensor._replace(data=np.asarray(tensor.data + tensor.data.dtype.type(1)))
         if isinstance(tensor.data, np.ndarray) and tensor.datatype in _FLOATS
         else tensor
         for tensor in row.tensors
@@ -161,6 +161,7 @@ def _padded(arrays: Sequence[NDArray[Any]], pad: float, datatype: str) -> NDArra
     # numpy has no bfloat16: the bits of a float32 without its lower half are one.
     value = int(np.float32(pad).view(np.uint32)) >> 16 if datatype == BF16 else pad
     stacked = np.full((len(arrays), *shape), value, arrays[0].dtype)
-    for target, array in zip(stacked, arrays, strict=True):
-        target[tuple(map(slice, array.shape))] = array
+    for at, array in enumerate(arrays):
+        place: tuple[int | slice, ...] = (at, *map(slice, array.shape))
+        stacked[place] = array
     return stacked
