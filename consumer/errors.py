@@ -8,7 +8,6 @@ Owns one small hierarchy. Each class carries its `reason`, a slug that logs and 
     ConsumerError            failed                    1   base; raised only through its subclasses
       ConfigError            bad-configuration         2   before anything is consumed
       ModelError             model-unavailable         2   a model cannot be loaded, or is refused as it is
-      WorkerBootError        worker-boot-failed        3   a worker that a restart would not help
       BrokerError            broker-refused            4   unknown topic, refused login, missing permission
       ClientError            client-failed             5   the Kafka client is broken for good
 """
@@ -24,6 +23,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     CONFIG = 2
     WORKER_BOOT = 3
+    """A worker cannot boot, and would not if it were started again."""
     BROKER = 4
     CLIENT = 5
     INTERRUPTED = 130
@@ -64,13 +64,6 @@ class ModelError(ConsumerError):
 
     reason = "model-unavailable"
     exit_code = ExitCode.CONFIG
-
-
-class WorkerBootError(ConsumerError):
-    """A worker cannot boot, and would not if it were started again."""
-
-    reason = "worker-boot-failed"
-    exit_code = ExitCode.WORKER_BOOT
 
 
 class BrokerError(ConsumerError):
