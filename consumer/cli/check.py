@@ -153,13 +153,11 @@ def _of_model(report: Report) -> Iterator[Finding]:
     if "error" in report:
         yield Finding(part, State.FAILED, report["error"], ExitCode.CONFIG)
         return
-    signature = f"{', '.join(report['takes'])} -> {', '.join(report['gives']) or 'whatever it gives'}"
-    yield Finding(
-        part,
-        State.OK,
-        f"{report['format']}, version {report['version']}, {signature}, {report['rows']}, "
-        f"loaded in {report['load_s']:.1f} s",
-    )
+    said = [report["format"], f"version {report['version']}", f"takes {', '.join(report['takes'])}"]
+    if report["gives"]:
+        said.append(f"gives {', '.join(report['gives'])}")
+    said += [report["rows"], f"loaded in {report['load_s']:.1f} s"]
+    yield Finding(part, State.OK, "; ".join(said))
     for note in report["notes"]:
         yield Finding(part, State.NOTE, note)
 
@@ -185,7 +183,7 @@ def _topics(settings: Settings) -> Iterator[Finding]:
     except BrokerError as error:
         yield _failed("broker", error)
         return
-    yield Finding("broker", State.OK, f"{settings.kafka['bootstrap.servers']}: {len(topics)} topics to be seen")
+    yield Finding("broker", State.OK, f"{settings.kafka['bootstrap.servers']}; topics visible: {len(topics)}")
     for topic in settings.input.topics:
         yield _of_input(topic, inputs, topics)
     templates = TopicTemplates(result=settings.output.result_topic, dead_letter=settings.output.dead_letter_topic)

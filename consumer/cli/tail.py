@@ -211,7 +211,7 @@ def _result_text(result: dict[str, Any]) -> str:
     outputs = "  ".join(f"{name}={_short(elements)}" for name, elements in result["outputs"].items())
     parameters = result["parameters"]
     figures = "  ".join(
-        f"{name} {parameters[name]:.3g}" for name in (BATCH_ROWS, QUEUE_MS, INFER_MS) if name in parameters
+        f"{name} {round(parameters[name], 1)}" for name in (BATCH_ROWS, QUEUE_MS, INFER_MS) if name in parameters
     )
     return f"{result['model']} {result['id']}  {outputs}  {figures}"
 

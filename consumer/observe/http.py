@@ -75,6 +75,7 @@ class HttpServer:
             uvicorn.Config(
                 application(health, registry),
                 log_config=None,
+                log_level="warning",
                 access_log=False,
                 lifespan="off",
                 timeout_graceful_shutdown=1,

@@ -13,7 +13,14 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from consumer.core import actions, events
 from consumer.core.types import ChunkId, ModelId, Ticket, TopicPartition, WorkerId
@@ -177,6 +184,7 @@ class Metrics:
     """
 
     def __init__(self, models: Collection[ModelId], *, clock: Callable[[], float] = time.monotonic) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per series, of use to nobody here
         self.registry = CollectorRegistry()
         self._clock = clock
         self._models = frozenset(models)
