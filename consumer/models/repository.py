@@ -99,7 +99,7 @@ def _archive_format(path: Path, names: list[str]) -> Format:
     if "constants.pkl" in members and any(name.startswith("code/") for name in members):
         return Format.TORCHSCRIPT
     if "serialized_exported_program.json" in members:
-        raise ModelError(f"{path} was exported by an old torch: export it again with torch.export.save (2.8 or newer)")
+        raise ModelError(f"{path} was saved by an old torch: save it again with torch.export.save of the torch in use")
     if "archive_format" in members:
         raise ModelError(f"{path} holds no program named 'model': save one program with torch.export.save")
     if "data.pkl" in members:

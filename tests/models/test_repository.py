@@ -99,7 +99,7 @@ def test_a_factory_beside_a_whole_model_is_refused(tmp_path: Path) -> None:
     ("members", "message"),
     [
         (["m/data/aotinductor/model/a.so", "m/archive_format"], "is an AOTInductor package, compiled code"),
-        (["serialized_exported_program.json", "version"], "was exported by an old torch"),
+        (["serialized_exported_program.json", "version"], "was saved by an old torch"),
         (["m/archive_format", "m/models/other.json"], "holds no program named 'model'"),
         (["a.txt"], "is a zip archive, but neither TorchScript nor an exported program"),
     ],

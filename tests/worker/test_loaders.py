@@ -160,6 +160,17 @@ class TestBinding:
         for _ in range(2):
             assert tensors(model.call({"x": torch.ones(1, 3)}))["output"].tolist() == [[7, 7, 7]]
 
+    def test_a_program_that_needs_a_number_is_refused(self, tmp_path: Path) -> None:
+        """A number that was left open cannot come from a record."""
+
+        class Power(nn.Module):
+            def forward(self, x: torch.Tensor, exponent: int) -> torch.Tensor:
+                return x**exponent
+
+        dynamic = {"x": BATCH, "exponent": torch.export.Dim.DYNAMIC}
+        file = export(tmp_path / "m", Power(), torch.zeros(2, 3), 3, dynamic=dynamic)
+        assert refusal(path=file) == "the program's input 'exponent' is no tensor; export it as a constant"
+
     def test_torchscript_has_argument_names_alone(self, tmp_path: Path) -> None:
         """Without declared inputs any shapes go, under the names of forward."""
         model = loaded(path=script(tmp_path / "m", Embedder()))

@@ -85,6 +85,7 @@ class _Call:
         self._graph = program.graph_module
         self._checking = program.module()
         self._specs = program.call_spec
+        self._returns_one = program.call_spec.out_spec.is_leaf()
         kinds = [spec.kind for spec in program.graph_signature.output_specs]
         self._returned = [at for at, kind in enumerate(kinds) if kind is OutputKind.USER_OUTPUT]
         self._checked: set[tuple[torch.Size, ...]] = set()
@@ -103,6 +104,8 @@ class _Call:
             self._checked.add(shapes)
             return returned
         flat = self._graph(*self._held, *leaves)
+        if self._returns_one:
+            return flat[self._returned[0]]
         return pytree.tree_unflatten([flat[at] for at in self._returned], self._specs.out_spec)
 
 

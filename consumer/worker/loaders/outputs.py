@@ -64,6 +64,8 @@ def is_bytes_list(value: object) -> bool:
 
 def _fields(returned: object) -> Mapping[object, object]:
     """Take a returned structure apart, one level deep."""
+    if isinstance(returned, torch.Tensor):
+        return {"output": returned}
     if isinstance(returned, Mapping):
         return returned
     if isinstance(returned, tuple):
@@ -78,9 +80,9 @@ def _fields(returned: object) -> Mapping[object, object]:
 
 def _check(name: str, value: object) -> None:
     """Refuse what no record can carry."""
-    if is_bytes_list(value):
-        return
     if not isinstance(value, torch.Tensor):
+        if is_bytes_list(value):
+            return
         raise ModelError(
             f"{name} is a {type(value).__name__}; a model returns a tensor, or a tuple, dict, named tuple or dataclass "
             "of tensors (or of lists of bytes)"
