@@ -17,7 +17,9 @@ from consumer.models.options import ModelOptions
 from consumer.supervisor.options import ShutdownOptions
 from consumer.transport.channel import ChannelOptions
 from consumer.worker.device import WorkersOptions
-from schemas.topics import TopicTemplates
+from schemas.codecs import CONTENT_TYPES, codec_for
+from schemas.errors import RecordError
+from schemas.topics import TopicTemplates, name_problem
 
 _MAX_POLL_INTERVAL = "max.poll.interval.ms"
 _MAX_POLL_INTERVAL_MS = 300_000
@@ -60,9 +62,23 @@ def _words(section: InputOptions | OutputOptions) -> Iterator[Problem]:
     yield from map(_of_line, section.problems())
 
 
+def _input(section: InputOptions) -> Iterator[Problem]:
+    for index, topic in enumerate(section.topics):
+        wrong = None if topic.startswith("^") or not topic else name_problem(topic)
+        if wrong is not None:
+            yield Problem(("input", "topics", index), f": {topic!r} is not allowed: {wrong}")
+    try:
+        codec_for(section.content_type)
+    except RecordError:
+        yield Problem(
+            ("input", "content_type"),
+            f": {section.content_type!r} is not allowed; allowed: {' or '.join(CONTENT_TYPES)}",
+        )
+
+
 def _topics(source: InputOptions, sink: OutputOptions, models: Mapping[str, ModelOptions]) -> Iterator[Problem]:
     templates = TopicTemplates(result=sink.result_topic, dead_letter=sink.dead_letter_topic)
-    names = [topic for topic in source.topics if not topic.startswith("^")]
+    names = [topic for topic in source.topics if not topic.startswith("^") and name_problem(topic) is None]
     for problem in templates.problems(models, names):
         yield Problem(("output",), f": {problem}")
 
@@ -131,6 +147,7 @@ def _above(key: Key, value: float, other: str, limit: float) -> Problem:
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
     (("kafka",), _client),
     (("input",), _words),
+    (("input",), _input),
     (("output",), _words),
     (("input", "output", "models"), _topics),
     (("models", "workers"), _slots),

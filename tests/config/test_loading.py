@@ -208,6 +208,39 @@ def test_a_model_s_mistakes_name_the_model(problems: Problems, model: str, expec
     assert line.startswith(f"FILE:4: {expected}")
 
 
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ("{topics: ['a b']}", "input.topics[0]: 'a b' is not allowed: a topic name has only the characters"),
+        ("{topics: ['']}", 'input.topics: "" is no topic'),
+        ("{topics: ['^(']}", "input.topics: '^(' is no regular expression"),
+        (
+            "{topics: [t], content_type: text/plain}",
+            "input.content_type: 'text/plain' is not allowed; allowed: application/msgpack or application/json",
+        ),
+        ("{topics: [t], model: value}", "input.model: 'value' is not allowed: key, header:NAME or topic:REGEX"),
+    ],
+)
+def test_the_input_s_mistakes_are_found_before_it_is_read(problems: Problems, section: str, expected: str) -> None:
+    """Topic names, patterns, codecs and the model's source are checked in words of their own."""
+    (line,) = problems(f"kafka: {{bootstrap.servers: b, group.id: g}}\ninput: {section}\nmodels: {{m: {{path: a}}}}\n")
+    assert line.startswith(f"FILE:2: {expected}")
+
+
+def test_the_group_s_patience_bounds_a_drain(problems: Problems) -> None:
+    """The consumer's own max.poll.interval.ms counts, and both waits of a shutdown stay below it."""
+    kafka = (
+        "kafka: {bootstrap.servers: b, group.id: g, consumer: {max.poll.interval.ms: 6000, session.timeout.ms: 6000}}"
+    )
+    lines = problems(
+        f"{kafka}\ninput: {{topics: [t]}}\nmodels: {{m: {{path: a}}}}\nshutdown: {{revoke_timeout_s: 6}}\n"
+    )
+    assert [line.partition(" is not")[0] for line in lines] == [
+        "FILE:4: shutdown.drain_timeout_s: 25",
+        "FILE:4: shutdown.revoke_timeout_s: 6",
+    ]
+
+
 def test_a_model_id_that_is_no_topic_name_is_refused(problems: Problems) -> None:
     """An ID that would make an illegal result topic is found before anything is consumed."""
     text = "kafka: {bootstrap.servers: b, group.id: g}\ninput: {topics: [t]}\nmodels: {'a b': {path: x}}\n"
@@ -221,6 +254,10 @@ def test_a_model_id_that_is_no_topic_name_is_refused(problems: Problems) -> None
         ("{group.id: g}", "kafka.bootstrap.servers is missing"),
         ("{bootstrap.servers: b}", "kafka.group.id is missing"),
         ("{bootstrap.servers: b, group.id: g, acks: 0}", "kafka.acks: 0 is not allowed"),
+        (
+            "{bootstrap.servers: b, group.id: g, max.poll.interval.ms: soon}",
+            "kafka.max.poll.interval.ms: 'soon' is not allowed",
+        ),
         (
             "{bootstrap.servers: b, group.id: g, consumer: {enable.auto.commit: true}}",
             "kafka.consumer.enable.auto.commit: True is not allowed",
