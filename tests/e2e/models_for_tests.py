@@ -1,7 +1,7 @@
 """Small models that a test can make slow, fail or die, by what a record says.
 
 Copied beside a test's configuration: workers import it from there. A value of `POISON` raises, one of `KILLER` ends
-the process.
+the process, one of `SLEEPER` holds its batch up.
 """
 
 import os
@@ -13,6 +13,8 @@ import torch
 
 POISON = -666.0
 KILLER = -999.0
+SLEEPER = -333.0
+SLEEP_S = 5.0
 
 
 class Double(torch.nn.Module):
@@ -26,6 +28,8 @@ class Double(torch.nn.Module):
         """Double rows of any width."""
         if self.delay_s:
             time.sleep(self.delay_s)
+        if (x == SLEEPER).any():
+            time.sleep(SLEEP_S)
         if (x == POISON).any():
             raise ValueError("this batch has a poisonous record")
         if (x == KILLER).any():

@@ -36,6 +36,8 @@ from tests.brokers import new_topic
 
 WAIT_S = 60.0
 MODELS_FILE = Path(__file__).with_name("models_for_tests.py")
+EXPECTED_ENDS = (None, 0, -signal.SIGKILL, 128 + signal.SIGTERM)
+"""Running, drained, killed by the test, or asked twice."""
 INPUTS = [{"name": "x", "datatype": "FP32", "shape": [4]}]
 
 
@@ -97,7 +99,8 @@ class Stage:
             "kafka": {
                 "bootstrap.servers": self.broker.bootstrap_servers,
                 "group.id": self.group,
-                "consumer": dict(self.broker.consumer_settings),
+                # A member that was killed is missed soon.
+                "consumer": {"session.timeout.ms": 6000, **self.broker.consumer_settings},
             },
             "input": {"topics": [self.requests]},
             "output": {"result_topic": f"{self.name}.results.{{model}}"},
@@ -220,7 +223,7 @@ class Stage:
         while (committed := self.committed()) != (ends := self.ends()):
             assert time.monotonic() < deadline_s, f"committed {committed} of {ends} after {timeout_s} s{self.logs()}"
             for process in self.processes:
-                assert process.poll() in (None, 0, -signal.SIGKILL), f"the program ended{self.logs()}"
+                assert process.poll() in EXPECTED_ENDS, f"the program ended{self.logs()}"
             time.sleep(0.1)
 
     def sample(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from consumer.demo.broker import Broker
 from tests.brokers import read_all
-from tests.e2e.models_for_tests import KILLER, POISON
+from tests.e2e.models_for_tests import KILLER, POISON, SLEEPER
 from tests.e2e.stage import Stage, double
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -82,12 +82,12 @@ def test_sigterm_under_load_then_restart_doubles_nothing(broker: Broker, tmp_pat
 
 def test_a_second_signal_exits_at_once(broker: Broker, tmp_path: Path) -> None:
     """The second SIGTERM does not wait for a slow batch; what was not committed is done by the next start."""
-    with staged(broker, tmp_path, {"a": double(delay_s=3.0)}) as stage:
+    with staged(broker, tmp_path) as stage:
         program = stage.start(workers=1)
         program.wait_ready()
-        stage.send("a", range(100))
+        stage.send("a", [SLEEPER, *range(99)])
         deadline_s = time.monotonic() + 30
-        while program.status()["in_flight"]["records"] < 100:
+        while not program.status()["in_flight"]["records"]:
             assert time.monotonic() < deadline_s
         began_s = time.monotonic()
         program.process.send_signal(signal.SIGTERM)
@@ -95,7 +95,6 @@ def test_a_second_signal_exits_at_once(broker: Broker, tmp_path: Path) -> None:
             assert time.monotonic() < began_s + 2.5
         program.process.send_signal(signal.SIGTERM)
         assert program.process.wait(2) == 128 + signal.SIGTERM
-        stage.models = {"a": double()}
         again = stage.start()
         stage.wait_settled()
         stage.check(doubled_max=100)
@@ -220,7 +219,7 @@ def test_a_broken_model_waits_and_recovers_while_others_go_on(broker: Broker, tm
         while program.is_ready():
             assert time.monotonic() < deadline_s, stage.logs()
         states = {model["id"]: model["state"] for model in program.status()["models"]}
-        assert states == {"a": "loaded", "broken": "broken"}
+        assert states["broken"] == "broken"
         stage.send("a", range(100))
         while len(stage.outcomes()) < 100:
             assert time.monotonic() < deadline_s, stage.logs()
@@ -244,5 +243,9 @@ def _kafka(stage: Stage) -> dict[str, Any]:
     return {
         "bootstrap.servers": stage.broker.bootstrap_servers,
         "group.id": stage.group,
-        "consumer": {"topic.metadata.refresh.interval.ms": 500, **stage.broker.consumer_settings},
+        "consumer": {
+            "session.timeout.ms": 6000,
+            "topic.metadata.refresh.interval.ms": 500,
+            **stage.broker.consumer_settings,
+        },
     }
