@@ -72,6 +72,7 @@ BOTH: list[tuple[Any, Reason, str]] = [
     (one(shape=[True, 2]), Reason.WRONG_SHAPE, "inputs[0].shape is a list of integers and has a boolean"),
     (one(shape=[-2]), Reason.WRONG_SHAPE, "inputs[0].shape has a negative axis"),
     (one(shape=[-1, -2]), Reason.WRONG_SHAPE, "inputs[0].shape has a negative axis"),
+    (one(shape=[-1, 0], data=[]), Reason.WRONG_SHAPE, "inputs[0].shape has a negative axis"),
     (one(shape=[1] * 33), Reason.TOO_LARGE, "inputs[0].shape has 33 axes, at most 32 are taken"),
     (one(shape=[2**63, 2**63]), Reason.WRONG_SHAPE, "inputs[0].shape has more elements than any record can hold"),
     (one(shape=[2**32] * 32), Reason.WRONG_SHAPE, "inputs[0].shape has more elements than any record can hold"),
@@ -80,6 +81,7 @@ BOTH: list[tuple[Any, Reason, str]] = [
     (one(data="00"), Reason.UNREADABLE, "inputs[0].data is bytes or a list, not a string"),
     (one(data=[1]), Reason.WRONG_SIZE, "inputs[0].data has 1 elements, its shape says 2"),
     (one(shape=[0]), Reason.WRONG_SIZE, "inputs[0].data has 2 elements, its shape says 0"),
+    (one(shape=[], data=[[1]]), Reason.WRONG_DATATYPE, "inputs[0].data of FP32 has a list"),
     (one(shape=[], data=[]), Reason.WRONG_SIZE, "inputs[0].data has 0 elements, its shape says 1"),
     (one(shape=[2, 1], data=[[1]]), Reason.WRONG_SIZE, "inputs[0].data has 1 lists, its shape says 2"),
     (
