@@ -1,0 +1,89 @@
+"""Outcomes between the sink and the broker, and the rhythm of barriers and commits."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.commits import CommitOptions, CommitRhythm
+from consumer.core.handover import Handover
+from consumer.core.types import Ticket
+from tests.strategies import PARTITIONS, UNHURRIED, make_run
+
+OPTIONS = CommitOptions(interval_ms=100, records_max=50, retry_ms=20)
+
+
+@given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), max_size=8), st.data())
+@UNHURRIED
+def test_every_record_leaves_once(handed: list[list[int]], data: st.DataObject) -> None:
+    """A record is delivered with its ticket or was withdrawn before, never both, never neither."""
+    handover, first, tickets = Handover(), 0, []
+    for counts in handed:
+        runs = []
+        for count in counts:
+            runs.append(make_run(range(first, first + count)))
+            first += count
+        tickets.append((handover.hand(runs), sum(counts)))
+    withdrawn = []
+    for ticket, records in tickets:
+        for index in data.draw(st.sets(st.integers(0, records - 1))):
+            found = handover.withdraw(ticket, index)
+            assert found is not None
+            withdrawn.append(found[0].offsets[found[2]])
+            assert handover.withdraw(ticket, index) is None
+    assert handover.records == first - len(withdrawn)
+    delivered = [o for ticket, _ in tickets for run in handover.deliver(ticket) for o in run.offsets]
+    assert sorted(delivered + withdrawn) == list(range(first))
+    assert handover.records == 0
+
+
+def test_a_barrier_passes_no_later_ticket() -> None:
+    """What was handed over after a barrier's ticket stays, and touches its partition."""
+    handover = Handover()
+    first = handover.hand([make_run([1])])
+    second = handover.hand([make_run([2], partition=PARTITIONS[1])])
+    assert handover.last == second
+    assert [list(run.offsets) for run in handover.deliver(first)] == [[1]]
+    assert not handover.touch([PARTITIONS[0]])
+    assert handover.touch([PARTITIONS[1]])
+    assert handover.withdraw(Ticket(99), 0) is None
+
+
+def test_a_barrier_is_due_by_time_by_count_and_at_once_when_urgent() -> None:
+    """Nothing is flushed for nothing; else the interval, the count or the urgency decides, and one is enough."""
+    rhythm = CommitRhythm(OPTIONS, 0.0)
+    assert not rhythm.flush_is_due(0, 10.0)
+    assert not rhythm.flush_is_due(1, 0.05)
+    assert rhythm.flush_is_due(1, 0.1)
+    assert rhythm.flush_is_due(50, 0.0)
+    rhythm.is_urgent = True
+    assert rhythm.flush_is_due(1, 0.0)
+    rhythm.is_flushing = True
+    assert not rhythm.flush_is_due(50, 10.0)
+
+
+def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
+    """A barrier that passed makes a commit due; one is on its way at a time; after a refusal there is a pause."""
+    rhythm = CommitRhythm(OPTIONS, 0.0)
+    assert not rhythm.commit_is_due(0, 0.05)
+    assert rhythm.commit_is_due(0, 0.1)
+    rhythm.flushed()
+    assert rhythm.commit_is_due(3, 0.05)
+    rhythm.committing()
+    assert not rhythm.commit_is_due(0, 10.0)
+    rhythm.committed(10.0, is_refused=True)
+    assert not rhythm.commit_is_due(3, 10.01)
+    assert rhythm.commit_is_due(3, 10.02)
+    rhythm.committing()
+    rhythm.committed(11.0, is_refused=False)
+    assert not rhythm.commit_is_due(0, 11.05)
+    rhythm.idle(12.0)
+    assert not rhythm.commit_is_due(0, 12.05)
+
+
+def test_a_commit_nobody_polls_for_is_forgotten() -> None:
+    """Inside a revocation the answer to an earlier commit cannot come: the next one is not kept waiting."""
+    rhythm = CommitRhythm(OPTIONS, 0.0)
+    rhythm.committing()
+    rhythm.is_urgent = True
+    assert not rhythm.commit_is_due(0, 1.0)
+    rhythm.forget()
+    assert rhythm.commit_is_due(0, 1.0)
