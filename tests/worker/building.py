@@ -59,11 +59,11 @@ def request(identity: str | None, content_type: str = MSGPACK, **inputs: Any) ->
     return encode_request(Request(identity, tensors), content_type)
 
 
-def linear(features: int = 4, outputs: int = 3) -> Callable[[Mapping[str, Any]], object]:
+def linear(features: int = 4, outputs: int = 3) -> Callable[[Mapping[str, Any]], Any]:
     """Make a model `y = x W` with fixed weights, exact in float32 whatever the batch is."""
     weights = (torch.arange(features * outputs, dtype=torch.float32) % 7 - 3).reshape(features, outputs)
 
-    def run(inputs: Mapping[str, Any]) -> object:
+    def run(inputs: Mapping[str, Any]) -> Any:
         return inputs["x"] @ weights
 
     return run
@@ -73,7 +73,7 @@ X = TensorSpec("x", "FP32", (4,))
 
 
 def loaded(
-    run: Callable[[Mapping[str, Any]], object],
+    run: Callable[[Mapping[str, Any]], Any],
     takes: Signature | Arguments | None = None,
     *,
     rows: Rows | None = None,

@@ -91,14 +91,9 @@ def test_a_failure_of_the_model_is_not_charged_to_the_record() -> None:
 def test_a_model_is_suspect_after_batches_in_which_nothing_passed() -> None:
     """It becomes suspect before the last batch that is allowed to fail, and stays so until a record passes."""
     streak = Streak(3)
-    streak.settle(8, 8)
-    assert not streak.is_suspect
-    streak.settle(0, 0)
-    assert not streak.is_suspect
-    streak.settle(1, 1)
-    assert streak.is_suspect
-    streak.settle(5, 5)
-    assert streak.is_suspect
-    streak.settle(5, 4)
-    assert not streak.is_suspect
+    seen = []
+    for tried, failed in ((8, 8), (0, 0), (1, 1), (5, 5), (5, 4), (5, 5)):
+        streak.settle(tried, failed)
+        seen.append(streak.is_suspect)
+    assert seen == [False, False, True, True, False, False]
     assert Streak(1).is_suspect

@@ -218,7 +218,12 @@ def test_a_length_whose_records_have_little_in_common_is_left_alone() -> None:
     decoder = Decoder(Signature((X,)), content_type="application/msgpack")
     tried: list[int] = []
     learn = decoder._learn
-    decoder._learn = lambda columns, index: tried.append(batch) or learn(columns, index)  # type: ignore[func-returns-value, method-assign]
+
+    def note(columns: Columns, index: int) -> Template | None:
+        tried.append(batch)
+        return learn(columns, index)
+
+    decoder._learn = note  # type: ignore[method-assign]
     x = np.zeros(4, np.float32)
     for batch in range(64):
         values = [
@@ -255,6 +260,6 @@ def test_records_that_are_not_finite_leave_their_block() -> None:
 def test_a_block_of_which_nothing_is_finite_does_not_reach_the_model() -> None:
     """All records refused leave nothing to infer."""
     values = [request(f"{i:032x}", x=np.full(4, np.nan, np.float32)) for i in range(20)]
-    ran = run(loaded(pytest.fail, finite=True), work(values))
+    ran = run(loaded(lambda _: pytest.fail("called"), finite=True), work(values))
     assert set(ran.reasons().values()) == {"not-finite"}
     assert all(isinstance(failure, Failure) for failure in ran.failures.values())
