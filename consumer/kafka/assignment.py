@@ -8,6 +8,7 @@ Invariant: of an owned partition, what `admit` lets through starts where the par
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from consumer.core.types import Slice, TopicPartition
 
@@ -116,11 +117,15 @@ class Assignment:
                     admitted.append(part)
         return admitted, gone_back
 
-    def advance(self, part: Slice) -> int | None:
-        """Move a partition's position behind admitted records; return where it was, if the records leave a gap."""
-        expected = self.next.get(part.partition)
+    def advance(self, part: Slice) -> list[range]:
+        """Move a partition's position behind admitted records; return the offsets that it passed without a record."""
+        expected = self.next.get(part.partition, part.offsets[0])
         self.next[part.partition] = part.offsets[-1] + 1
-        return expected if expected is not None and part.offsets[0] > expected else None
+        if part.offsets[-1] + 1 - expected == len(part.offsets):
+            return []
+        return [
+            range(last + 1, offset) for last, offset in pairwise([expected - 1, *part.offsets]) if offset > last + 1
+        ]
 
     def resume(self, partitions: Iterable[TopicPartition], now_s: float) -> None:
         """Note that partitions are fetched again: their silence counts from now."""

@@ -286,17 +286,14 @@ class Source:
 
     def _advance(self, part: Slice) -> None:
         """Move the partition's position on, and count what retention removed in between."""
-        expected = self._assignment.advance(part)
-        if expected is None:
-            return
-        # A gap is mostly a transaction's marker or compaction. Only what lies below the first offset that the partition
-        # still has was removed unread.
-        low = self._client.get_watermark_offsets(ClientPartition(*part.partition), cached=True)[0]
-        if low > expected or low < 0:
-            low = self._watermarks(part.partition)[0]
-        skipped = min(low, part.offsets[0]) - expected
-        if skipped > 0:
-            self.skipped[part.partition] += skipped
+        gaps = self._assignment.advance(part)
+        if gaps:
+            # A gap is mostly a transaction's marker or compaction. Only what lies below the first offset that the
+            # partition still has was removed unread; the client learns that offset with every fetch.
+            low, _ = self._client.get_watermark_offsets(ClientPartition(*part.partition), cached=True)
+            skipped = sum(max(0, min(gap.stop, low) - gap.start) for gap in gaps)
+            if skipped:
+                self.skipped[part.partition] += skipped
 
     def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
         """Ask for a partition's first offset and its end; negative where the broker does not say."""

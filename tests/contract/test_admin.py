@@ -35,6 +35,19 @@ def test_missing_topics_are_made_and_seen(broker: Broker, admin: Admin) -> None:
 
 
 @pytest.mark.broker
+def test_a_topic_that_another_copy_made_meanwhile_is_fine(
+    broker: Broker, admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Creating what came to be after the look is no error, and what is not visible yet is waited for."""
+    there = brokers.new_topic(broker)
+    seen = admin.topics()
+    looks: list[dict[str, int]] = [{}, {there: 0}, {}, seen]
+    monkeypatch.setattr(admin, "topics", lambda: looks.pop(0))
+    assert admin.ensure([there], OutputOptions()) == [there]
+    assert looks == []
+
+
+@pytest.mark.broker
 def test_a_missing_topic_that_may_not_be_made_is_one_line(broker: Broker, admin: Admin) -> None:
     """Without permission to create, what is missing is named, with what to do."""
     missing = name()

@@ -147,6 +147,18 @@ def test_too_large_is_the_culprits_fault_only(broker: Broker, is_known: bool) ->
     assert sorted(value or b"" for _, value in delivered(broker, topic)) == good
 
 
+def test_suspects_that_find_no_room_are_not_forgotten(broker: Broker) -> None:
+    """More suspects than the second producer's queue takes wait, and the barrier waits for them."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    topic = brokers.new_topic(broker, settings={"max.message.bytes": "2000"})
+    out = sink(broker, routes(topic), linger_ms=50)
+    out._alone = out._make({"batch.num.messages": 1, "queue.buffering.max.messages": 2, "linger.ms": 0})
+    values = [b"x" * 3000, *(b"%03d" % i for i in range(30))]
+    out.produce(produce(1, values))
+    assert [each.index for each in settle(out, 1)] == [0]
+    assert sorted(value or b"" for _, value in delivered(broker, topic)) == values[1:]
+
+
 def test_batches_stay_below_the_topics_limit(broker: Broker) -> None:
     """Small records that together exceed the topic's limit are batched below it, when the limit is known."""
     brokers.need(broker, Feature.TOPIC_LIMITS)

@@ -172,6 +172,7 @@ def test_paused_partitions_bring_nothing_and_lose_nothing(broker: Broker) -> Non
         member.source.pause(member.assigned)
         member.source.pause(member.assigned)
         held = member.count
+        assert held < 2000
         for _ in range(10):
             member.turn(records_max=0, timeout_s=0.05)
         assert member.count == held
@@ -181,6 +182,17 @@ def test_paused_partitions_bring_nothing_and_lose_nothing(broker: Broker) -> Non
         member.turn()
     ends = brokers.end_offsets(broker, topic)
     assert member.offsets == {TopicPartition(topic, p): list(range(end)) for p, end in ends.items()}
+
+
+def test_no_room_means_no_records(broker: Broker) -> None:
+    """With no budget and partitions that are not paused the client is not asked."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, ((b"m", b"v") for i in range(100)))
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count > 0, records_max=1)
+        for _ in range(5):
+            assert member.turn(records_max=0, timeout_s=0.05) == []
 
 
 def test_a_second_member_takes_over_what_was_committed(broker: Broker) -> None:
@@ -235,6 +247,20 @@ def test_a_raising_hook_is_raised_by_the_fetch(broker: Broker) -> None:
         first.until(lambda: bool(second.turn(timeout_s=0.05)) and False)
 
 
+def test_records_beside_a_raising_hook_are_fetched_again(broker: Broker) -> None:
+    """The batch that a fetch raises away is not lost: the next fetch brings it."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(50)))
+    member = reader(broker, topic)
+    with closing(member):
+        member.until(lambda: member.count == 10, records_max=1)
+        member.source._raised = ZeroDivisionError()
+        with pytest.raises(ZeroDivisionError):
+            member.turn()
+        member.until(lambda: member.count == 50)
+    assert member.offsets == {TopicPartition(topic, 0): list(range(50))}
+
+
 @pytest.mark.slow
 def test_lost_partitions_are_dropped_without_a_commit(broker: Broker) -> None:
     """A member that stopped polling is told that its partitions are gone; `on_revoke` is not called for them."""
@@ -264,7 +290,7 @@ def test_an_exception_in_the_client_skips_nothing(broker: Broker) -> None:
             raised.append(True)
             raise ZeroDivisionError
 
-    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=5)
+    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=20)
     with closing(member):
         while member.count < 3000 or len(raised) < 5:
             with contextlib.suppress(ZeroDivisionError):
@@ -306,6 +332,7 @@ def test_gaps_of_transactions_are_no_skips(broker: Broker) -> None:
         producer.commit_transaction(30)
     member = reader(broker, topic)
     with closing(member):
+        member.until(lambda: member.count == 1, records_max=1)
         member.until(lambda: member.count == 5)
         assert member.source.skipped == {}
     assert member.offsets == {TopicPartition(topic, 0): [0, 2, 4, 6, 8]}
@@ -416,3 +443,14 @@ def test_silence_without_records_is_no_stall(broker: Broker, monkeypatch: pytest
             member.turn()
         assert member.source.complaints() == []
         assert member.count == 2
+
+
+def test_the_end_is_where_the_core_was_told(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client looks for the end by itself, at another moment: it is brought to the one that was noted."""
+    topic = brokers.new_topic(broker)
+    brokers.load(broker, topic, ((b"m", b"v") for _ in range(10)))
+    member = reader(broker, topic, auto_offset_reset="latest")
+    monkeypatch.setattr(member.source, "_watermarks", lambda _: (0, 7))
+    with closing(member):
+        member.until(lambda: member.count == 3)
+    assert member.offsets == {TopicPartition(topic, 0): [7, 8, 9]}

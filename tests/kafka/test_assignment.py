@@ -82,7 +82,7 @@ class Client(RuleBasedStateMachine):
         admitted, gone_back = self.assignment.admit(sifted, self.now_s)
         assert gone_back == set()
         for part in admitted:
-            assert self.assignment.advance(part) is None
+            assert self.assignment.advance(part) == []
             self.handed[part.partition] += part.offsets
 
     @precondition(lambda self: not self.brought)
@@ -132,14 +132,15 @@ def test_records_behind_the_position_are_not_handed_on() -> None:
     assert gone_back == {a}
 
 
-def test_a_gap_is_told_with_where_it_began() -> None:
-    """Offsets above the position leave a gap, which the caller may look into."""
+def test_gaps_are_told() -> None:
+    """Offsets passed without a record are returned, before a slice and within it."""
     assignment, (a, *_) = Assignment(), PARTITIONS
     assignment.assign([a])
     assignment.place(a, 10, 0.0)
-    assert assignment.advance(part_of(a, [10, 11])) is None
-    assert assignment.advance(part_of(a, [15])) == 12
-    assert assignment.next[a] == 16
+    assert assignment.advance(part_of(a, [10, 11])) == []
+    assert assignment.advance(part_of(a, [15, 16, 19, 20, 30])) == [range(12, 15), range(17, 19), range(21, 30)]
+    assert assignment.next[a] == 31
+    assert assignment.advance(part_of(a, [31])) == []
 
 
 def test_the_most_silent_partition_is_found() -> None:
