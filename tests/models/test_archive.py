@@ -166,6 +166,7 @@ def test_code_in_a_symbolic_size_is_refused_because_torch_would_run_it(planted: 
         ('"name": "x"', f'"name": "x={EVIL}"'),
         ('"forward_arg_names": ["x"]', f'"forward_arg_names": ["x={EVIL}"]'),
         ('"guards_code": []', f'"guards_code": ["{EVIL}"]'),
+        ('"guards_code": []', '"guards_code": ["exec(x)"]'),
         ('"guards_code": []', '"guards_code": ["L.f_globals"]'),
         ('"guards_code": []', '"guards_code": ["[x for x in (1,)]"]'),
         ('"guards_code": []', '"guards_code": ["1 +"]'),

@@ -46,6 +46,7 @@ def test_a_program_from_a_batch_of_two_runs_with_any_number_of_rows(tmp_path: Pa
     """The lower bound of 2 that torch records is not enforced."""
     model = loaded(export(tmp_path / "m", Classifier(), torch.zeros(2, 4), dynamic={"x": BATCH}), rows_max=100_000)
     assert (model.rows_max, model.rows_fixed, model.signature) == (100_000, None, Signature((X,)))
+    assert model.program.rows.least == 0
     for rows in (0, 1, 2, 3, 100_000):
         as_classifier(model, rows)
 
@@ -109,19 +110,19 @@ def test_a_fixed_batch_of_several_is_filled_up_and_cut(tmp_path: Path) -> None:
         as_classifier(model, rows)
 
 
-def test_shapes_are_checked_by_the_program_once(tmp_path: Path) -> None:
-    """A combination of shapes that its guards refuse is refused each time."""
+def test_what_a_program_took_for_granted_is_checked(tmp_path: Path) -> None:
+    """Where its code branched on a size, another size is refused each time, and never computed by the wrong branch."""
 
-    class Halved(nn.Module):
+    class Branching(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.view(x.shape[0], x.shape[1] // 2, 2).sum(1)
+            return x * 2 if x.shape[1] > 4 else x
 
     dynamic = {"x": {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO}}
-    model = loaded(export(tmp_path / "m", Halved(), torch.zeros(4, 6), dynamic=dynamic))
+    model = loaded(export(tmp_path / "m", Branching(), torch.zeros(4, 6), dynamic=dynamic))
     for _ in range(2):
-        assert answer(model, torch.ones(2, 8)).tolist() == [[4, 4], [4, 4]]
+        assert answer(model, torch.ones(1, 5)).tolist() == [[2, 2, 2, 2, 2]]
         with pytest.raises((AssertionError, RuntimeError)):
-            model.call({"x": torch.ones(2, 7)})
+            model.call({"x": torch.ones(1, 3)})
 
 
 def test_remembered_shapes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
