@@ -85,8 +85,6 @@ class _Usage:
     records: int = 0
     size: int = 0
     span: int = 0
-    paused_s: float | None = None
-    """Since when it is paused; None while it is not."""
 
 
 class _Level:
@@ -120,7 +118,7 @@ class Flow:
         self._options = options
         self._usages: dict[TopicPartition, _Usage] = {}
         self._wide: set[TopicPartition] = set()
-        self._paused = 0
+        self._paused_s: dict[TopicPartition, float] = {}
         self._short_since_s: float | None = None
         self._payload = float(PAYLOAD_UNKNOWN)
         self.records = 0
@@ -141,7 +139,7 @@ class Flow:
             if usage is not None:
                 self.records -= usage.records
                 self.size -= usage.size
-                self._paused -= usage.paused_s is not None
+                self._paused_s.pop(partition, None)
                 self._wide.discard(partition)
 
     def admit(self, partition: TopicPartition, records: int, size: int, span: int) -> None:
@@ -181,23 +179,21 @@ class Flow:
         records, size = self._levels()
         short, wide = [], []
         for partition, usage in self._usages.items():
-            if usage.paused_s is None:
+            if partition not in self._paused_s:
                 if partition in self._wide:
                     wide.append(partition)
                 elif records.is_short(usage.records) or size.is_short(usage.size):
                     short.append(partition)
         resume = [
             partition
-            for partition, usage in self._usages.items()
-            if usage.paused_s is not None and now - usage.paused_s >= DWELL_S and self._may_resume(usage, records, size)
+            for partition, paused_s in self._paused_s.items()
+            if now - paused_s >= DWELL_S and self._may_resume(self._usages[partition], records, size)
         ]
         is_stalled = self._is_stalled(now, is_short=bool(short))
         pause = [*wide, *short] if is_stalled else wide
-        for partition in pause:
-            self._usages[partition].paused_s = now
         for partition in resume:
-            self._usages[partition].paused_s = None
-        self._paused += len(pause) - len(resume)
+            del self._paused_s[partition]
+        self._paused_s.update(dict.fromkeys(pause, now))
         return Decision(0 if short and not is_stalled else self._room(records, size), pause, resume)
 
     def filled(self, partition: TopicPartition, records: int, size: int) -> float:
@@ -223,7 +219,7 @@ class Flow:
             self.records + fetch <= options.records_max / 2
             and self.size + fetch * self._payload <= options.bytes_max / 2
         )
-        is_easy = not self._usages or (is_roomy and not self._paused and not self._wide)
+        is_easy = not self._usages or (is_roomy and not self._paused_s and not self._wide)
         if is_easy:
             self._short_since_s = None
         return is_easy
@@ -264,7 +260,7 @@ class Flow:
     def _room(self, records: _Level, size: _Level) -> int:
         """Count the records that the next fetch may bring, even if all of them come from one partition."""
         options = self._options
-        active = [usage for usage in self._usages.values() if usage.paused_s is None]
+        active = [usage for partition, usage in self._usages.items() if partition not in self._paused_s]
         if not active:
             # Nothing comes from paused partitions; one that is assigned during this very poll has a share.
             return max(1, options.records_max // (2 * QUANTUM_PARTS * len(self._usages)))

@@ -96,7 +96,8 @@ class Ledger:
         """Tell whether a record with this offset can be admitted next.
 
         The first admission may start anywhere. After it offsets only rise; where they do not, the topic was made anew
-        or the client was told to go back, and the partition needs a new generation.
+        or the client has gone back, and the partition needs a new generation. One that began above `next_offset` would
+        leave out what is in flight: such a client is sent back to `next_offset` first.
         """
         return self.tail == 0 or self._next is None or offset >= self._next
 

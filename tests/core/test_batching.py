@@ -112,17 +112,19 @@ def test_a_lot_larger_than_a_batch_is_cut() -> None:
 def test_a_record_larger_than_a_batch_travels_alone() -> None:
     """A record of more rows than rows_max is a batch of its own, and so is one of too many bytes."""
     batcher: Batcher[str] = Batcher(BatchOptions(rows_max=4, bytes_max=100))
-    batcher.add("rows", [1, 1, 1], 0.0, [1, 9, 1])
-    batcher.add("bytes", [500, 1], 0.0)
+    batcher.add("rows", [1, 1], 0.0, [1, 9])
+    batcher.add("plain", [1] * 6, 0.0)
+    batcher.add("bytes", [1, 500, 1], 0.0)
     batches = []
     while batcher.oldest_s is not None:
         batches.append(batcher.take())
     assert batches == [
         [Part("rows", 0, 1)],
         [Part("rows", 1, 2)],
-        [Part("rows", 2, 3)],
-        [Part("bytes", 0, 1)],
+        [Part("plain", 0, 4)],
+        [Part("plain", 4, 6), Part("bytes", 0, 1)],
         [Part("bytes", 1, 2)],
+        [Part("bytes", 2, 3)],
     ]
 
 

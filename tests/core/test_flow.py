@@ -82,7 +82,7 @@ class FlowMachine(RuleBasedStateMachine):
         active = [partition for partition in self.in_flight if partition not in self.paused]
         wide = [partition for partition in active if self.is_wide(partition)]
         short = [partition for partition in active if partition not in wide and self.is_short(partition)]
-        resume = [partition for partition in self.in_flight if partition in self.paused and self.may_resume(partition)]
+        resume = [partition for partition in self.paused if self.may_resume(partition)]
         if short and self.short_since_s is None:
             self.short_since_s = self.now
         is_stalled = bool(short) and self.short_since_s is not None and self.now - self.short_since_s >= DWELL_S
@@ -229,6 +229,29 @@ def test_a_partition_that_is_stuck_leaves_the_others_their_shares() -> None:
             assert decision.room >= 10_000 // 8 - 313 or decision.room == 1000
     assert fetched[stuck] == pytest.approx(10_000 / 2 + 10_000 / 8, rel=0.06)
     assert all(fetched[partition] > 100_000 for partition in others)
+
+
+def test_shares_of_many_partitions_are_small_but_used() -> None:
+    """Where the shares are smaller than a fetch is worth, a stuck partition still leaves the others theirs."""
+    flow = Flow(FlowOptions())
+    partitions = [TopicPartition("requests", number) for number in range(20)]
+    flow.assign(partitions)
+    flow.admit(partitions[0], 5_250, 5_250, 5_250)
+    flow.decide(0.0)
+    decision = flow.decide(DWELL_S)
+    assert decision == Decision(250, [partitions[0]], [])
+
+
+def test_a_partition_that_comes_back_begins_anew() -> None:
+    """Nothing of an earlier assignment weighs on a later one: no pause, no window, no records."""
+    flow = flow_of(1)
+    flow.admit(PARTITIONS[0], 6_000, 6_000, 16_000)
+    assert flow.decide(0.0).pause == [PARTITIONS[0]]
+    flow.revoke(PARTITIONS)
+    assert (flow.records, flow.size) == (0, 0)
+    assert flow.decide(0.1) == Decision(1000)
+    flow.assign(PARTITIONS[:1])
+    assert flow.decide(0.2) == Decision(1000)
 
 
 def test_a_short_lack_of_room_pauses_nothing() -> None:

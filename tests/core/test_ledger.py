@@ -158,6 +158,17 @@ def test_the_first_admission_may_start_anywhere(elsewhere: int, *, above: bool) 
     assert ledger.has_completed is above
 
 
+def test_completed_offsets_are_forgotten_once_they_are_passed() -> None:
+    """As soon as the last completed offset was admitted, or passed by, no record is looked up any more."""
+    ledger = Ledger(Generation(1), 10, b"\0\1\1")
+    looked_up = []
+    for offset in (10, 11, 12):
+        looked_up.append(ledger.has_completed)
+        ledger.admit([offset])
+    assert [*looked_up, ledger.has_completed] == [True, True, True, False]
+    assert ledger.unresolved(0, 3) == [0]
+
+
 def test_offsets_that_fall_are_not_accepted() -> None:
     """After the first admission an offset at or below the newest one belongs to another generation."""
     ledger = Ledger(Generation(1), 0)
