@@ -41,6 +41,14 @@ class Echo:
         return [element.upper() for element in text]
 
 
+class Constant(nn.Module):
+    """Takes a number and returns a tensor."""
+
+    def forward(self, number: int) -> torch.Tensor:
+        """Repeat the number."""
+        return torch.full((2, 3), float(number))
+
+
 class Counter:
     """Keeps state between calls."""
 
@@ -126,6 +134,15 @@ def of(name: str) -> Callable[..., object]:
     return globals()[name]  # type: ignore[no-any-return]
 
 
+def nothing_made() -> None:
+    """Make no model."""
+
+
+def builtin() -> Callable[..., object]:
+    """Make something that does not tell its arguments."""
+    return torch.add
+
+
 def failing() -> nn.Module:
     """Fail to make a model."""
     raise RuntimeError("no licence\nand more")
@@ -150,6 +167,11 @@ def rounded(x: torch.Tensor) -> torch.Tensor:
 def undefined(x: torch.Tensor) -> torch.Tensor:
     """Divide by zero."""
     return x / 0 * 0
+
+
+def moody(x: torch.Tensor) -> list[bytes]:
+    """Answer in words, and otherwise each time."""
+    return [torch.rand(1).numpy().tobytes()] * len(x)
 
 
 def average(x: torch.Tensor) -> torch.Tensor:

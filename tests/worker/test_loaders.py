@@ -1,8 +1,11 @@
 """Loading models of every format: binding by name, outputs, code, weights."""
 
 import hashlib
+import io
 import sys
+import types
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,21 @@ from tests.worker.networks import BATCH, Classifier, Embedder, export, script, w
 
 X = TensorSpec("x", "FP32", (4,))
 HERE = "tests.worker.factories"
+
+
+class Opened:
+    """Leaves a file behind when it is unpickled.
+
+    Args:
+        trace: The file.
+    """
+
+    def __init__(self, trace: str) -> None:
+        self._trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Name what unpickling calls."""
+        return Path.touch, (Path(self._trace),)
 
 
 @pytest.fixture(autouse=True)
@@ -370,6 +388,13 @@ class TestOutputs:
             model.warm_up()
         assert message in str(caught.value)
 
+    def test_a_declared_tensor_is_not_bytes(self) -> None:
+        """Texts where numbers are promised are refused."""
+        spec = TensorSpec("output", "FP32")
+        model = loaded(factory=f"{HERE}:returning", arguments={"kind": "bytes"}, inputs=(X,), outputs=(spec,))
+        with pytest.raises(ModelError, match="outputs: 'output' is declared as FP32, the model returns BYTES"):
+            model.warm_up()
+
     @pytest.mark.parametrize("spec", [TensorSpec("output", "FP64", (4,)), TensorSpec("output", "FP32", (5,))])
     def test_declared_datatypes_and_shapes_are_checked(self, spec: TensorSpec) -> None:
         """What subscribers are promised is what the model returns."""
@@ -443,6 +468,11 @@ class TestCode:
             (f"{HERE}:nothing", "factory: the module tests.worker.factories has no nothing"),
             (f"{HERE}:Doubler.nothing", "factory: the module tests.worker.factories has no Doubler.nothing"),
             (f"{HERE}:NUMBER", "factory: tests.worker.factories:NUMBER is a int, which cannot be called"),
+            (
+                f"{HERE}:nothing_made",
+                "factory: tests.worker.factories:nothing_made returns a NoneType, which cannot be",
+            ),
+            (f"{HERE}:builtin", "the model's arguments cannot be read: ValueError: no signature found"),
             (f"{HERE}:failing", "factory: tests.worker.factories:failing raised RuntimeError: no licence"),
         ],
     )
@@ -465,6 +495,17 @@ class TestCode:
         assert model.sha256 is None
         assert loaded(factory="beside_the_configuration:model", version="7").version == "7"
         del sys.modules["beside_the_configuration"]
+
+    @pytest.mark.parametrize("name", ["function", "Class"])
+    def test_code_without_a_source_file_has_no_version(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        """Then only the configuration can give one."""
+        module = types.ModuleType("made_by_hand")
+        exec(
+            "def function():\n    return lambda x: x\nclass Class:\n    def __call__(self, x):\n        return x\n",
+            module.__dict__,
+        )
+        monkeypatch.setitem(sys.modules, "made_by_hand", module)
+        assert loaded(factory=f"made_by_hand:{name}").version == "0"
 
 
 class TestWeights:
@@ -524,6 +565,44 @@ class TestFiles:
         content = file.read_bytes()
         file.write_bytes(content.replace(b"linear", b"lineal"))
         assert str(file) in refusal(path=str(file))
+
+    def test_a_pickle_planted_in_a_program_is_refused(self, tmp_path: Path) -> None:
+        """It does not run, and the message says what is wrong with the file."""
+        honest, file = tmp_path / "m.pt2", tmp_path / "planted.pt2"
+        export(honest, Classifier(), torch.zeros(2, 4), dynamic={"x": BATCH})
+        planted = io.BytesIO()
+        torch.save(Opened(str(tmp_path / "ran")), planted)
+        with zipfile.ZipFile(honest) as old, zipfile.ZipFile(file, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, planted.getvalue() if name.endswith("sample_inputs/model.pt") else old.read(name))
+        assert refusal(path=str(file)) == f"{file} holds a pickle of something else than tensors, which is refused"
+        assert not (tmp_path / "ran").exists()
+
+    def test_a_program_that_torch_refuses_is_refused_in_one_line(self, tmp_path: Path) -> None:
+        """Its JSON is sound, but an operator is not to be found."""
+        honest, file = tmp_path / "m.pt2", tmp_path / "foreign.pt2"
+        export(honest, Classifier(), torch.zeros(2, 4), dynamic={"x": BATCH})
+        with zipfile.ZipFile(honest) as old, zipfile.ZipFile(file, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, old.read(name).replace(b"torch.ops.aten.linear", b"torch.ops.acme.linear"))
+        assert refusal(path=str(file)).startswith(f"{file} cannot be loaded as an exported program: ")
+
+    @pytest.mark.parametrize(
+        ("network", "example", "message"),
+        [
+            (
+                nn.Identity(),
+                torch.zeros(2, 4, dtype=torch.complex64),
+                "the program's input 'input' is complex64, which",
+            ),
+            (factories.Constant(), 3, "the program takes no tensors"),
+        ],
+    )
+    def test_programs_that_no_record_can_feed_are_refused(
+        self, tmp_path: Path, network: nn.Module, example: object, message: str
+    ) -> None:
+        """Their inputs are of no datatype, or no tensors at all."""
+        assert refusal(path=export(tmp_path / "m", network, example)).startswith(message)
 
     def test_torchscripts_deprecation_is_silenced_by_its_loader_alone(self, tmp_path: Path) -> None:
         """Warnings are errors in these tests, and are so again afterwards."""

@@ -87,6 +87,11 @@ class TestAnswers:
         reason = {"noisy": "asked twice", "centred": "other rows are beside it"}[name]
         assert reason in refusal(factory=f"{HERE}:of", arguments={"name": name}, inputs=(X,))
 
+    def test_texts_are_compared_as_well(self) -> None:
+        """BYTES that change are refused."""
+        message = refusal(factory=f"{HERE}:of", arguments={"name": "moody"}, inputs=(X,))
+        assert "output 'output' changes its bytes when the same is asked twice" in message
+
     def test_state_is_refused(self) -> None:
         """Models keep no state between calls."""
         assert "keeps state" in refusal(factory=f"{HERE}:Counter", inputs=(X,))

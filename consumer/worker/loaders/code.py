@@ -67,11 +67,7 @@ def arguments_of(model: Callable[..., object]) -> Arguments:
     Raises:
         ModelError: it has none to which inputs could be bound.
     """
-    function = model.forward if isinstance(model, nn.Module) else model
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the model's arguments cannot be read: {one_line(error)}") from error
+    parameters = _parameters(model)
     is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     single = [parameter for parameter in parameters if parameter.kind not in _STARRED]
     if not single and not is_open:
@@ -84,10 +80,12 @@ def arguments_of(model: Callable[..., object]) -> Arguments:
 
 
 def by_name(model: Callable[..., object]) -> Callable[[Mapping[str, Value]], object]:
-    """Call a model with named tensors, in its positions where it wants no names."""
-    function = model.forward if isinstance(model, nn.Module) else model
-    parameters = inspect.signature(function).parameters.values()
-    placed = [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+    """Call a model with named tensors, in its positions where it wants no names.
+
+    Raises:
+        ModelError: it does not tell its arguments.
+    """
+    placed = [parameter.name for parameter in _parameters(model) if parameter.kind is parameter.POSITIONAL_ONLY]
 
     def run(inputs: Mapping[str, Value]) -> object:
         first = [inputs[name] for name in placed if name in inputs]
@@ -99,3 +97,12 @@ def by_name(model: Callable[..., object]) -> Callable[[Mapping[str, Value]], obj
 def on_device(model: Callable[..., object], device: str) -> Callable[..., object]:
     """Put a module on its device; any other callable finds its tensors there and follows them."""
     return model.to(torch.device(device)) if isinstance(model, nn.Module) else model
+
+
+def _parameters(model: Callable[..., object]) -> list[inspect.Parameter]:
+    """Read a model's parameters, those of `forward` where it is a module."""
+    function = model.forward if isinstance(model, nn.Module) else model
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the model's arguments cannot be read: {one_line(error)}") from error
