@@ -1,13 +1,15 @@
 """The bookkeeping of an assignment, against a client that fetches, loses and gets back partitions at will."""
 
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from consumer.core.types import Slice, TopicPartition
 from consumer.kafka.assignment import Assignment
+from tests.strategies import UNHURRIED
 
 PARTITIONS = [TopicPartition("t", p) for p in range(3)]
-ONE = st.sampled_from(PARTITIONS)
+ONE = st.sampled_from(PARTITIONS[:2])
 
 
 def part_of(partition: TopicPartition, offsets: list[int]) -> Slice:
@@ -118,6 +120,43 @@ def next_after(offsets: list[int], begin: int) -> int:
 
 
 TestClient = Client.TestCase
+TestClient.settings = settings(UNHURRIED, max_examples=200, stateful_step_count=40)
+
+
+def test_a_stash_goes_with_its_partition() -> None:
+    """Records that waited for a position are of no use to a later assignment, which fetches them again."""
+    assignment, (a, *_) = Assignment(), PARTITIONS
+    assignment.assign([a])
+    assert assignment.admit([part_of(a, [5])], 0.0) == ([], set())
+    assignment.forget([a])
+    assignment.sift([])
+    assignment.assign([a])
+    assignment.place(a, 5, 0.0)
+    assert assignment.admit([], 0.0) == ([], set())
+
+
+def test_a_partition_that_comes_back_at_once_is_fetched_from_its_position() -> None:
+    """Records around a revocation in one fetch are dropped, and the client is sent back for them, once."""
+    assignment, (a, *_) = Assignment(), PARTITIONS
+    assignment.assign([a])
+    assignment.place(a, 5, 0.0)
+    assignment.forget([a])
+    assignment.assign([a])
+    assert assignment.sift([part_of(a, [5, 6])]) == []
+    assert assignment.place(a, 5, 0.0) is True
+    assert assignment.admit([part_of(a, [7])], 0.0) == ([], set())
+    (part,), gone_back = assignment.admit([part_of(a, [5])], 0.0)
+    assert (part.offsets, gone_back) == ([5], set())
+
+
+def test_a_taken_partition_is_not_sought_when_it_comes_again() -> None:
+    """That the client was elsewhere is forgotten with the assignment."""
+    assignment, (a, *_) = Assignment(), PARTITIONS
+    assignment.assign([a])
+    assignment.displace(a)
+    assignment.forget([a])
+    assignment.assign([a])
+    assert assignment.place(a, 5, 0.0) is False
 
 
 def test_records_behind_the_position_are_not_handed_on() -> None:
