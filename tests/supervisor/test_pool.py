@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -22,7 +24,7 @@ from consumer.supervisor.pool import Launch, Pool, PoolOptions
 from consumer.transport.channel import ChannelOptions
 from consumer.transport.ends import WorkerEnds
 from tests.supervisor import entries
-from tests.transport.chunks import SPAWN, chunk, has_ended, open_descriptors, run
+from tests.transport.chunks import SPAWN, chunk, has_ended, open_descriptors, run, wait_until_blocked
 
 FIRST = WorkerId(1)
 
@@ -105,19 +107,22 @@ def test_a_process_that_dies_before_it_reads_its_spec_does_not_block_the_start()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_stop_signals_never_end_a_worker(number: signal.Signals) -> None:
-    """Ctrl-C reaches the whole group: from its first moment on a worker is left alone by it, the first one, too."""
-    ours, theirs = SPAWN.Pipe()
-    supervisor = SPAWN.Process(target=entries.bombard, args=(int(number), theirs))
-    supervisor.start()
-    theirs.close()
-    assert ours.poll(20)
-    events, count = ours.recv()
-    assert events == [WorkerReady(FIRST, "cpu")]
-    assert count > 10
-    supervisor.join()
-    supervisor.close()
-    ours.close()
+def test_the_first_worker_of_a_program(tmp_path: Path, number: signal.Signals) -> None:
+    """Ctrl-C reaches the whole group: from its first moment on a worker is left alone, and runs no script."""
+    script = tmp_path / "program.py"
+    script.write_text(f"""
+print("run as a program" if __name__ == "__main__" else "run again", flush=True)
+if __name__ == "__main__":
+    from tests.supervisor import entries
+    entries.bombard({int(number)})
+""")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert (ended.returncode, ended.stdout) == (0, "run as a program\n[WorkerReady(worker=1, device='cpu')]\n"), (
+        ended.stderr
+    )
 
 
 def test_actions_reach_their_worker() -> None:
@@ -179,16 +184,16 @@ def test_a_killed_workers_answers_come_before_its_exit() -> None:
     with make(entries.echo) as pool:
         pool.perform(Spawn(0, FIRST))
         wait_for(pool, 1)
-        for number in range(100):
+        for number in range(200):
             pool.perform(Dispatch(FIRST, chunk(number, last := run([b"%d" % number]))))
-        (member,) = pool._members.values()
-        while member.channel._outbox[0] == 0:  # nothing is answered yet
-            time.sleep(0.001)
-        member.process.kill()
+        process = only(pool)
+        wait_until_blocked(process.pid)
+        process.kill()
+        assert has_ended(process.pid)
         *answers, exited = wait_for_exit(pool)
         assert exited == WorkerExited(FIRST, -signal.SIGKILL)
-        assert [event.chunk for event in answers if isinstance(event, Answered)] == list(range(len(answers)))
-        assert list(last.values) == [b"99"]
+        assert [event.chunk for event in answers if isinstance(event, Answered)] == list(range(200))
+        assert list(last.values) == [b"199"]
 
 
 def test_what_is_meant_for_a_gone_worker_is_dropped() -> None:
@@ -230,8 +235,9 @@ def test_a_worker_that_closes_its_channel_and_stays_is_killed(monkeypatch: pytes
         assert wait_for(pool, 2) == [WorkerReady(FIRST, "cpu"), WorkerExited(FIRST, -signal.SIGKILL)]
 
 
-def test_a_worker_that_says_what_cannot_be_is_killed() -> None:
-    """It is not listened to any more; its records go to another one like those of any dead worker."""
+def test_a_worker_that_says_what_cannot_be_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: it is not listened to any more, and its records go to another one like those of any dead worker."""
+    monkeypatch.setattr(pool_module, "LINGER_S", 1000.0)
     with make(entries.babble) as pool:
         pool.perform(Spawn(0, FIRST))
         assert wait_for_exit(pool)[-1] == WorkerExited(FIRST, -signal.SIGKILL)

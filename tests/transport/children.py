@@ -11,6 +11,7 @@ from consumer.core.types import Failure
 from consumer.transport.controls import Broken, Loaded, LoadModel, Probed, ProbeModel, Ready
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.worker_end import Timing, Work, WorkerEnd
+from tests.transport.chunks import open_descriptors
 
 TIMING = Timing(rows=7, queue_s=0.25, infer_s=0.5)
 NO_FILE = Failure("model-unavailable", "LoadError", "no such file")
@@ -77,6 +78,14 @@ def describe(ends: WorkerEnds) -> None:
         )
         cells = [repr(said).encode(), *[b""] * (len(received) - 1)]
         end.answer(received.chunk, 0, cells, None, {}, TIMING)
+
+
+def count_descriptors(ends: WorkerEnds) -> None:
+    """Answer with how many descriptors are open here."""
+    end = boot(ends)
+    while True:
+        received = work(end)
+        end.answer(received.chunk, 0, [str(open_descriptors()).encode()], None, {}, TIMING)
 
 
 def answer_arrays(ends: WorkerEnds) -> None:
