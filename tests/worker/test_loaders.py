@@ -21,7 +21,7 @@ from consumer.models.signature import Arguments, Signature, TensorSpec
 from consumer.worker.dtypes import TORCH_DTYPES
 from consumer.worker.loaders import LoadedModel, Value, load
 from tests.worker import factories
-from tests.worker.networks import BATCH, Classifier, Embedder, export, script, weights
+from tests.worker.networks import BATCH, Classifier, Embedder, Pair, export, script, weights
 
 X = TensorSpec("x", "FP32", (4,))
 HERE = "tests.worker.factories"
@@ -355,6 +355,40 @@ class TestOutputs:
             answered = tensors(model.call({"ids": torch.zeros(2, 3, dtype=torch.int64), "mask": torch.ones(2, 3)}))
             assert {name: tuple(value.shape) for name, value in answered.items()} == {"whole": (2, 4), "each": (2, 3)}
 
+    def test_torchscript_tells_what_it_returns_at_once(self, tmp_path: Path) -> None:
+        """It need not be asked: without declared inputs nobody would, before the first record."""
+
+        class Listing(nn.Module):
+            def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+                return [x, x]
+
+        class Nested(nn.Module):
+            def forward(self, x: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+                return {"x": [x]}
+
+        class Numbered(nn.Module):
+            def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
+                return {1: x}
+
+        class Couple(nn.Module):
+            def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+                return x, x + 1
+
+        class Named(nn.Module):
+            def forward(self, x: torch.Tensor) -> Pair:
+                return Pair(x, x + 1)
+
+        for network, kind in [
+            (Listing(), "List[Tensor]"),
+            (Nested(), "Dict[str, List[Tensor]]"),
+            (Numbered(), "Dict[int, Tensor]"),
+        ]:
+            message = refusal(path=script(tmp_path / "m", network))
+            assert message.startswith(f"forward returns {kind}; a model returns a tensor")
+        x = {"x": torch.zeros(1, 2)}
+        assert list(loaded(path=script(tmp_path / "m", Couple())).call(x)) == ["output_0", "output_1"]
+        assert list(loaded(path=script(tmp_path / "m", Named())).call(x)) == ["low", "high"]
+
     @pytest.mark.parametrize(
         ("kind", "declared", "picked"),
         [
@@ -619,6 +653,25 @@ class TestFiles:
         monkeypatch.delenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD")
         with pytest.raises(AssertionError, match="TORCH_FORCE_WEIGHTS_ONLY_LOAD"):
             loaded(path=file)
+
+
+@pytest.mark.parametrize("kind", ["exported", "weights", "Python"])
+def test_models_go_to_their_device(tmp_path: Path, kind: str) -> None:
+    """Weights, and what a program makes on its way, are where the tensors are (here on the device without memory)."""
+
+    class Shifted(Classifier):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + torch.arange(3.0)
+
+    options: dict[str, Any] = {"factory": f"{HERE}:Classifier"}
+    if kind == "exported":
+        options = {"path": export(tmp_path / "m", Shifted(), torch.zeros(2, 4), dynamic={"x": BATCH})}
+    elif kind == "weights":
+        options["path"] = weights(tmp_path / "m", Classifier())
+    model = load(ModelOptions(id="m", **options), "meta")
+    for _ in range(2):
+        assert tensors(model.call({"x": torch.zeros(5, 4, device="meta")}))["output"].device.type == "meta"
+    assert model.device == "meta"
 
 
 def test_bf16_and_every_other_datatype_go_through() -> None:

@@ -48,7 +48,7 @@ def load(options: ModelOptions, artifact: Artifact, device: str) -> Program:
         with artifact.path.open("rb") as file:  # given a path, torch would insist on the suffix .pt2
             program = torch.export.load(file)
         if torch.device(device).type != "cpu":
-            program = move_to_device_pass(program, device)
+            program = _moved(program, device)
     except pickle.UnpicklingError as error:
         raise ModelError(f"{artifact.path} holds a pickle of something else than tensors, which is refused") from error
     except Exception as error:
@@ -107,6 +107,15 @@ class _Call:
         if self._returns_one:
             return flat[self._returned[0]]
         return pytree.tree_unflatten([flat[at] for at in self._returned], self._specs.out_spec)
+
+
+def _moved(program: torch.export.ExportedProgram, device: str) -> torch.export.ExportedProgram:
+    """Move a program to a device, with all that it makes on its way."""
+    program = move_to_device_pass(program, device)
+    for graph in program.graph_module.modules():
+        if isinstance(graph, torch.fx.GraphModule):
+            graph.recompile()  # the pass changes nodes and leaves the code that was made of them
+    return program
 
 
 def _held(program: torch.export.ExportedProgram, spec: InputSpec) -> Any:

@@ -21,8 +21,8 @@ def load(options: ModelOptions, artifact: Artifact, device: str) -> Program:
     """Load the file onto the device, in evaluation mode; its arguments have names, and no shapes.
 
     Raises:
-        ModelError: the file cannot be loaded, `forward` takes something else than tensors, or the declared inputs are
-            not the model's.
+        ModelError: the file cannot be loaded, `forward` takes or returns something else than tensors, or the declared
+            inputs are not the model's.
     """
     assert artifact.path is not None, "TorchScript has a file"
     declared.refuse_bytes(options)
@@ -38,14 +38,28 @@ def load(options: ModelOptions, artifact: Artifact, device: str) -> Program:
     def run(inputs: Mapping[str, Value]) -> object:
         return module(**inputs)
 
-    return Program(run=run, takes=declared.against_arguments(options, _arguments(module)))
+    schema: Any = module.forward.schema
+    _check_returned(schema.returns[0].type)
+    return Program(run=run, takes=declared.against_arguments(options, _arguments(schema)))
 
 
-def _arguments(module: torch.jit.ScriptModule) -> Arguments:
+def _check_returned(kind: Any) -> None:
+    """See that what `forward` says to return can be named; without a signature no warm-up would tell."""
+    parts = [kind]
+    if kind.kind() == "TupleType":
+        parts = kind.elements()
+    elif kind.kind() == "DictType" and kind.getKeyType().kind() == "StringType":
+        parts = [kind.getValueType()]
+    if any(part.kind() != "TensorType" for part in parts):
+        raise ModelError(
+            f"forward returns {kind}; a model returns a tensor, or a tuple, dict or named tuple of tensors"
+        )
+
+
+def _arguments(schema: Any) -> Arguments:
     """Read the arguments of `forward` that are tensors."""
     required: list[str] = []
     optional: list[str] = []
-    schema: Any = module.forward.schema  # type: ignore[attr-defined]  # torch types forward as a plain callable
     for argument in schema.arguments[1:]:  # the first one is self
         is_tensor = str(argument.type) in _TENSORS
         if argument.has_default_value():
