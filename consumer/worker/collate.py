@@ -15,6 +15,7 @@ import torch
 from consumer.models.signature import Arguments, Form, Signature
 from consumer.worker.binding import Plan
 from consumer.worker.decoding import Loose, Portion
+from consumer.worker.spans import Octets
 from consumer.worker.template import Block
 from schemas.datatypes import BF16, BYTES
 
@@ -100,18 +101,18 @@ class Collator:
             assert isinstance(call[0], Loose)
             return as_tensor(np.array(call[0].entries[0][2][number], dtype), plan.datatypes[number])
         fill = self._fills.get(plan.names[number])
-        stacked = np.empty(shape, dtype)
-        if fill is not None:
-            stacked[...] = _bits(fill.pad) if plan.datatypes[number] == BF16 else fill.pad
+        if fill is None:
+            return as_tensor(_joined(call, number).view(dtype).reshape(shape), plan.datatypes[number])
+        padded = np.full(shape, _bits(fill.pad) if plan.datatypes[number] == BF16 else fill.pad, dtype)
         at = 0
         for portion in call:
-            target = stacked[at : at + portion.rows]
+            target = padded[at : at + portion.rows]
             if isinstance(portion, Block):
                 _place_block(portion, number, target)
             else:
-                _place_loose(portion, number, target, is_padded=fill is not None)
+                _place_loose(portion, number, target)
             at += portion.rows
-        return as_tensor(stacked, plan.datatypes[number])
+        return as_tensor(padded, plan.datatypes[number])
 
 
 def rows_of(call: Sequence[Portion]) -> int:
@@ -195,26 +196,36 @@ def _texts(call: Call, number: int) -> list[bytes]:
     return found
 
 
+def _joined(call: Call, number: int) -> Octets:
+    """Copy the elements of one input of all records, which have the same example's shape, one after the other."""
+    if len(call) == 1 and isinstance(call[0], Block):
+        return call[0].octets(number).copy().reshape(-1)
+    pieces: list[Any] = []
+    for portion in call:
+        if isinstance(portion, Block):
+            pieces.append(portion.octets(number).copy())
+        else:
+            pieces += [inputs[number] for _, _, inputs, _ in portion.entries]
+    # Much cheaper than stacking arrays: a single allocation, and one memcpy a record.
+    return np.frombuffer(bytearray().join(pieces), np.uint8) if rows_of(call) else np.empty(0, np.uint8)
+
+
 def _place_block(block: Block, number: int, target: npt.NDArray[Any]) -> None:
     """Copy the elements of records of one template to their rows."""
     plan = block.plan
-    octets = block.octets(number)
-    if octets is not None and plan.shapes[number] == target.shape[1:]:
-        target.reshape(block.records, -1).view(np.uint8)[...] = octets  # straight from the payloads
-        return
     by_record = target.reshape(block.records, plan.rows, *target.shape[1:])
     place = by_record[(slice(None), slice(None), *map(slice, plan.shapes[number]))]
-    place[...] = plan.made[number] if octets is None else block.elements(number).reshape(place.shape)
+    if block.template.tensors[number] is None:
+        place[...] = plan.made[number]
+    else:
+        place[...] = block.elements(number).reshape(place.shape)
 
 
-def _place_loose(loose: Loose, number: int, target: npt.NDArray[Any], *, is_padded: bool) -> None:
+def _place_loose(loose: Loose, number: int, target: npt.NDArray[Any]) -> None:
     """Copy the elements of single records to their rows; an example without an axis for rows fits as one."""
     at = 0
     for _, _, inputs, plan in loose.entries:
-        place = target[at : at + plan.rows]
-        if is_padded:
-            place = place[(slice(None), *map(slice, plan.shapes[number]))]
-        place[...] = inputs[number]
+        target[at : at + plan.rows][(slice(None), *map(slice, plan.shapes[number]))] = inputs[number]
         at += plan.rows
 
 

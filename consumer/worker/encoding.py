@@ -5,6 +5,7 @@ all results of equal length as one table, from a single one that the codec wrote
 know models or how calls come about.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,10 +32,10 @@ LAYOUTS_MAX = 64
 
 Postprocess: TypeAlias = Callable[[dict[str, TensorData]], Arrays]
 
-_POWERS: npt.NDArray[np.int64] = 10 ** np.arange(1, 19, dtype=np.int64)
+_POWERS = [10**digits for digits in range(1, 19)]
 """The smallest numbers of 2, 3, ... digits."""
 
-_WIDTHS: npt.NDArray[np.int64] = np.array([1 << 7, 1 << 8, 1 << 16, 1 << 32], np.int64)
+_WIDTHS = [1 << 7, 1 << 8, 1 << 16, 1 << 32]
 """The smallest numbers for which msgpack takes another number of bytes."""
 
 
@@ -115,7 +116,9 @@ class Encoder:
         at = 0
         has_tables = self._postprocess is None and all(output.datatype != BYTES for output in outputs)
         for portion in call:
-            if isinstance(portion, Loose) and (not has_tables or portion.codec is not self._msgpack):
+            if isinstance(portion, Loose) and not (
+                has_tables and portion.codec is self._msgpack and portion.records >= TABLE_RECORDS_MIN
+            ):
                 self._write_loose(portion, outputs, at, batch)
             else:
                 for cohort in _cohorts(portion, at):
@@ -189,8 +192,7 @@ class Encoder:
         layout = self._layouts.get(len(encoded))
         if layout is None or not layout.fits(encoded):
             layout = self._remember(_ResultLayout(encoded, len(outputs)), len(encoded))
-        values = np.empty((count, len(encoded)), np.uint8)
-        values[:] = np.frombuffer(encoded, np.uint8)
+        values = np.frombuffer(bytearray(encoded) * count, np.uint8).reshape(count, -1)
         for place, output in zip(layout.outputs, outputs, strict=True):
             values[:, place] = output.table(starts, plan)
         offsets, partitions = columns.offsets[indices], columns.partitions[columns.sources[indices]]
@@ -207,19 +209,22 @@ class Encoder:
 
 def _cohorts(portion: Portion, at: int) -> Iterator[_Cohort]:
     """Divide the records of a portion, which begins at row `at`, by the length that their results have."""
+    columns = portion.sheet.columns
     for cohort in _alike(portion, at):
-        columns = portion.sheet.columns
-        sources = columns.sources[cohort.indices]
+        offsets, sources = columns.offsets[cohort.indices], columns.sources[cohort.indices]
         bounds = (_WIDTHS,) if cohort.ids is not None else (_WIDTHS, _POWERS)
-        numbers = (columns.offsets[cohort.indices], columns.partitions[sources])
-        topics = columns.topics[sources]
-        if all(_is_one_class(bound, column) for bound in bounds for column in numbers) and topics.min() == topics.max():
+        used = columns.work.sources[sources[0] : sources[-1] + 1]
+        partitions = [partition for _, partition, _ in used]
+        extremes = ((min(partitions), max(partitions)), (int(offsets.min()), int(offsets.max())))
+        if len({topic for topic, _, _ in used}) == 1 and all(
+            bisect_right(bound, low) == bisect_right(bound, high) for bound in bounds for low, high in extremes
+        ):
             yield cohort
             continue
-        kinds = topics
+        kinds = columns.topics[sources]
         for bound in bounds:
-            for column in numbers:
-                kinds = kinds * (len(bound) + 1) + bound.searchsorted(column, "right")
+            for numbers in (columns.partitions[sources], offsets):
+                kinds = kinds * (len(bound) + 1) + np.searchsorted(bound, numbers, "right")
         for kind in np.unique(kinds):
             yield cohort.pick(kinds == kind)
 
@@ -249,12 +254,6 @@ def _table_of(cells: Sequence[bytes], width: int) -> Octets:
     return np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), width)
 
 
-def _is_one_class(bounds: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]) -> bool:
-    """Tell whether all numbers lie between the same two bounds."""
-    low, high = bounds.searchsorted((numbers.min(), numbers.max()), "right")
-    return bool(low == high)
-
-
 def _write_numbers(values: Octets, place: slice, numbers: npt.NDArray[np.int64 | np.float64], kind: str) -> None:
     """Write numbers as msgpack does, in as many bytes as the first one's took."""
     size = place.stop - place.start
@@ -265,7 +264,7 @@ def _write_numbers(values: Octets, place: slice, numbers: npt.NDArray[np.int64 |
 
 def _digits(numbers: npt.NDArray[np.int64]) -> int:
     """Count the decimal digits of numbers that have equally many of them."""
-    return int(_POWERS.searchsorted(numbers[0], "right")) + 1
+    return bisect_right(_POWERS, int(numbers[0])) + 1
 
 
 def _write_digits(values: Octets, stop: int, numbers: npt.NDArray[np.int64]) -> None:

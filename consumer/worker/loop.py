@@ -145,18 +145,24 @@ class Loop:
                 self._end.send(Broken(made.model, made.outcome))
                 self._decline([Span(columns, 0, len(columns)) for columns in waiting], made.outcome)
                 continue
-            options = self._models[made.model]
-            self._runners[made.model] = Runner(made.outcome, options, self._content_type)
-            batch_options = BatchOptions(
-                rows_max=options.rows_max, bytes_max=options.bytes_max, delay_ms_max=options.delay_ms_max
-            )
-            self._batchers.open(made.model, batch_options)
+            self._open(made.model, made.outcome)
             # What a model consists of stays: no later collection has to walk it.
             gc.collect()
             gc.freeze()
             self._end.send(Loaded(made.model, made.outcome.version, made.load_s))
             for columns in waiting:
                 self._take(columns)
+
+    def _open(self, model: ModelId, loaded: loaders.LoadedModel) -> None:
+        """Begin to batch a model's records."""
+        options = self._models[model]
+        self._runners[model] = Runner(loaded, options, self._content_type)
+        # A batch is one call, where records have one row: a batch of many calls would keep other models waiting, and
+        # its first results would wait for its last.
+        rows_max = loaded.rows_max if loaded.is_batched else 1
+        self._batchers.open(
+            model, BatchOptions(rows_max=rows_max, bytes_max=options.bytes_max, delay_ms_max=options.delay_ms_max)
+        )
 
     def _probe(self, model: ModelId) -> None:
         """Ask a broken model again."""

@@ -59,16 +59,6 @@ class Columns:
         return found
 
     @cached_property
-    def _source_list(self) -> list[int]:
-        found: list[int] = self.sources.tolist()
-        return found
-
-    @cached_property
-    def _offset_list(self) -> list[int]:
-        found: list[int] = self.offsets.tolist()
-        return found
-
-    @cached_property
     def partitions(self) -> npt.NDArray[np.int64]:
         """The source partition of each entry of `work.sources`."""
         return np.array([partition for _, partition, _ in self.work.sources], np.int64)
@@ -85,8 +75,8 @@ class Columns:
 
     def source(self, index: int) -> Source:
         """Tell where a record comes from."""
-        topic, partition, _ = self.work.sources[self._source_list[index]]
-        return Source(topic, partition, self._offset_list[index])
+        topic, partition, _ = self.work.sources[self.sources[index]]
+        return Source(topic, partition, int(self.offsets[index]))
 
 
 Span: TypeAlias = Part[Columns]
@@ -122,14 +112,9 @@ class Sheet:
         """From the fetch of the oldest record to the batch's start."""
         return float(self.queue_ms.max()) / 1e3
 
-    @cached_property
-    def _queue_list(self) -> list[float]:
-        found: list[float] = self.queue_ms.tolist()
-        return found
-
     def queue_ms_of(self, index: int) -> float:
         """Return one record's wait, in milliseconds."""
-        return self._queue_list[index - self.span.first]
+        return float(self.queue_ms[index - self.span.first])
 
     def put(self, index: int, value: bytes, key: bytes) -> None:
         """Write down one record's result."""

@@ -124,17 +124,17 @@ class Block(NamedTuple):
         """Cut out records."""
         return self._replace(indices=self.indices[first:stop], table=self.table[first:stop])
 
-    def octets(self, number: int) -> Octets | None:
-        """Return the bytes of one input, one record a row, in place; None where the input is made, not sent."""
+    def octets(self, number: int) -> Octets:
+        """Return the bytes of an input that is sent, one record a row, in place."""
         place = self.template.tensors[number]
-        return None if place is None else self.table[:, place]
+        assert place is not None
+        return self.table[:, place]
 
     def elements(self, number: int) -> npt.NDArray[Any]:
         """Copy the elements of an input that is sent, shape (rows, *example's shape)."""
-        octets, dtype, plan = self.octets(number), self.template.plan.dtypes[number], self.template.plan
-        assert octets is not None
+        dtype, shape = self.plan.dtypes[number], self.plan.shapes[number]
         assert dtype is not None, "no template has a tensor of BYTES"
-        return np.ascontiguousarray(octets).view(dtype).reshape(self.rows, *plan.shapes[number])
+        return self.octets(number).copy().view(dtype).reshape(self.rows, *shape)
 
 
 class Templates:
