@@ -1,31 +1,19 @@
 """The axis of rows: bounds, fixed batches, models that are not batched."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from consumer.errors import ModelError
-from consumer.models.options import ModelOptions
 from consumer.models.signature import Form, Signature, TensorSpec
-from consumer.worker.loaders import LoadedModel, exported, load
+from consumer.worker.loaders import LoadedModel, exported
 from schemas.tensors import Tensor
+from tests.worker.loading import X, loaded
 from tests.worker.networks import BATCH, Classifier, export
 
-X = TensorSpec("x", "FP32", (4,))
-
-
-@pytest.fixture(autouse=True)
-def weights_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbid pickles, as a worker's environment does."""
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-
-
-def loaded(path: str, **options: Any) -> LoadedModel:
-    """Load a model on the CPU."""
-    return load(ModelOptions(id="m", path=path, **options), "cpu")
+pytestmark = pytest.mark.usefixtures("weights_only")
 
 
 def answer(model: LoadedModel, x: torch.Tensor) -> torch.Tensor:

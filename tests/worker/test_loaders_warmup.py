@@ -1,46 +1,21 @@
 """What a model is asked before it gets records, and which answers are refused."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from consumer.errors import ModelError
-from consumer.models.options import ModelOptions
 from consumer.models.signature import Signature, TensorSpec
-from consumer.worker.loaders import LoadedModel, load, questions
+from consumer.worker.loaders import questions
 from schemas.codecs import encode_request
 from schemas.records import Request
 from schemas.tensors import Tensor
+from tests.worker.loading import CUT, HERE, PADDED, X, loaded, refusal_when_asked
 from tests.worker.networks import BATCH, Dropping, Embedder, Normalised, export, script
 
-X = TensorSpec("x", "FP32", (4,))
-HERE = "tests.worker.factories"
-TOKENS = (TensorSpec("ids", "INT64", ("tokens",), pad=0, mask="mask"), TensorSpec("mask", "FP32", ("tokens",)))
-
-
-@pytest.fixture(autouse=True)
-def weights_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forbid pickles, as a worker's environment does."""
-    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")
-
-
-def loaded(**options: Any) -> LoadedModel:
-    """Load a model on the CPU."""
-    return load(ModelOptions(id="m", **options), "cpu")
-
-
-def refusal(**options: Any) -> str:
-    """Warm up a model that must be refused, and return why in one line."""
-    model = loaded(**options)
-    with pytest.raises(ModelError) as caught:
-        model.warm_up()
-    assert model.probe_inputs is None
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+pytestmark = pytest.mark.usefixtures("weights_only")
 
 
 def in_train_mode(path: Path, model: nn.Module) -> str:
@@ -53,14 +28,14 @@ class TestTrainMode:
 
     def test_batch_norm_is_refused(self, tmp_path: Path) -> None:
         """Rows beside a row change its answer, and the message says what to do."""
-        message = refusal(path=in_train_mode(tmp_path / "m", Normalised()))
+        message = refusal_when_asked(path=in_train_mode(tmp_path / "m", Normalised()))
         assert message.startswith("warm-up: output 'output' of a row changes by up to ")
         assert "left in train mode (batch norm): call eval() before it is exported" in message
         assert "say batch: false" in message
 
     def test_dropout_is_refused(self, tmp_path: Path) -> None:
         """The same question gets another answer, and the message says what to do."""
-        message = refusal(path=in_train_mode(tmp_path / "m", Dropping()))
+        message = refusal_when_asked(path=in_train_mode(tmp_path / "m", Dropping()))
         assert message.startswith("warm-up: output 'output' changes by up to ")
         assert "when the same is asked twice" in message
         assert "left in train mode (dropout): call eval() before it is exported" in message
@@ -85,25 +60,25 @@ class TestAnswers:
     def test_chance_and_mixed_rows_are_refused_in_every_format(self, name: str) -> None:
         """Python models are examined as well."""
         reason = {"noisy": "asked twice", "centred": "other rows are beside it"}[name]
-        assert reason in refusal(factory=f"{HERE}:of", arguments={"name": name}, inputs=(X,))
+        assert reason in refusal_when_asked(factory=f"{HERE}:of", arguments={"name": name}, inputs=(X,))
 
     def test_texts_are_compared_as_well(self) -> None:
         """BYTES that change are refused."""
-        message = refusal(factory=f"{HERE}:of", arguments={"name": "moody"}, inputs=(X,))
+        message = refusal_when_asked(factory=f"{HERE}:of", arguments={"name": "moody"}, inputs=(X,))
         assert "output 'output' changes its bytes when the same is asked twice" in message
 
     def test_state_is_refused(self) -> None:
         """Models keep no state between calls."""
-        assert "keeps state" in refusal(factory=f"{HERE}:Counter", inputs=(X,))
+        assert "keeps state" in refusal_when_asked(factory=f"{HERE}:Counter", inputs=(X,))
 
     def test_a_model_that_is_not_batched_is_asked_twice_too(self) -> None:
         """Chance is found without rows."""
-        message = refusal(factory=f"{HERE}:of", arguments={"name": "noisy"}, inputs=(X,), batch=False)
+        message = refusal_when_asked(factory=f"{HERE}:of", arguments={"name": "noisy"}, inputs=(X,), batch=False)
         assert "asked twice" in message
 
     def test_a_model_that_takes_one_row_only_is_refused(self) -> None:
         """What it raises with two rows is in the message."""
-        message = refusal(factory=f"{HERE}:of", arguments={"name": "single"}, inputs=(X,))
+        message = refusal_when_asked(factory=f"{HERE}:of", arguments={"name": "single"}, inputs=(X,))
         assert message == "warm-up: asked for 2 rows the model raised ValueError: one row, please"
 
     def test_a_model_that_refuses_made_up_rows_is_fine(self) -> None:
@@ -112,7 +87,9 @@ class TestAnswers:
 
     def test_a_model_that_raises_is_refused(self, tmp_path: Path) -> None:
         """Its first line is in the message."""
-        message = refusal(path=script(tmp_path / "m", nn.Linear(4, 3)), inputs=(TensorSpec("input", "FP64", (4,)),))
+        message = refusal_when_asked(
+            path=script(tmp_path / "m", nn.Linear(4, 3)), inputs=(TensorSpec("input", "FP64", (4,)),)
+        )
         assert message.startswith("warm-up: asked for one row the model raised RuntimeError: ")
 
     def test_rounding_is_within_tolerance(self) -> None:
@@ -130,8 +107,7 @@ class TestPadding:
 
     def test_a_model_that_heeds_its_mask_passes(self) -> None:
         """A longer row beside it changes nothing, once its outputs are cut."""
-        outputs = (TensorSpec("whole", "FP32", (4,)), TensorSpec("each", "FP32", ("tokens",)))
-        model = loaded(factory=f"{HERE}:Embedder", inputs=TOKENS, outputs=outputs)
+        model = loaded(factory=f"{HERE}:Embedder", inputs=PADDED, outputs=CUT)
         model.warm_up()
         assert model.probe_inputs is not None
         assert {name: tuple(value.shape) for name, value in model.probe_inputs.items()} == {  # type: ignore[union-attr]
@@ -142,13 +118,13 @@ class TestPadding:
 
     def test_outputs_that_are_not_cut_are_refused(self) -> None:
         """Without `outputs` nobody knows that the axis is a padded one."""
-        message = refusal(factory=f"{HERE}:Embedder", inputs=TOKENS)
+        message = refusal_when_asked(factory=f"{HERE}:Embedder", inputs=PADDED)
         assert "output 'each' of a row changes its shape from [1, 2] to [1, 3]" in message
 
     def test_a_model_that_sees_its_padding_is_refused(self) -> None:
         """Padding that leaks into results would make them depend on their neighbours."""
         inputs = (TensorSpec("x", "FP32", ("n",), pad=5),)
-        message = refusal(factory=f"{HERE}:of", arguments={"name": "average"}, inputs=inputs)
+        message = refusal_when_asked(factory=f"{HERE}:of", arguments={"name": "average"}, inputs=inputs)
         assert "or its rows depend on one another (or on padding)" in message
 
     def test_zeros_stay_within_a_programs_bounds(self, tmp_path: Path) -> None:
@@ -156,8 +132,7 @@ class TestPadding:
         free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim("tokens", min=7, max=8)}
         example = torch.zeros(2, 7, dtype=torch.int64), torch.ones(2, 7)
         file = export(tmp_path / "m", Embedder(), *example, dynamic={"ids": free, "mask": free})
-        outputs = (TensorSpec("whole", "FP32", (4,)), TensorSpec("each", "FP32", ("tokens",)))
-        loaded(path=file, inputs=TOKENS, outputs=outputs).warm_up()
+        loaded(path=file, inputs=PADDED, outputs=CUT).warm_up()
 
 
 class TestFile:
@@ -181,7 +156,7 @@ class TestFile:
         file = tmp_path / "record"
         file.write_bytes(encode_request(Request("1", (Tensor.of("x", self.ROWS[1]),))))
         program = in_train_mode(tmp_path / "m", Normalised())
-        assert "batch norm" in refusal(path=program, warmup=str(file))
+        assert "batch norm" in refusal_when_asked(path=program, warmup=str(file))
 
     def test_texts_have_rows_too(self, tmp_path: Path) -> None:
         """BYTES are cut into rows by their shape."""
@@ -220,7 +195,7 @@ class TestFile:
         file = tmp_path / "record"
         if content is not None:
             file.write_bytes(content)
-        refused = refusal(factory=f"{HERE}:Classifier", inputs=(X,), warmup=str(file))
+        refused = refusal_when_asked(factory=f"{HERE}:Classifier", inputs=(X,), warmup=str(file))
         assert refused.startswith(f"warmup: {file}")
         assert message in refused
 
@@ -228,7 +203,7 @@ class TestFile:
         """Its error is in the message."""
         file = tmp_path / "record"
         file.write_bytes(encode_request(Request("1", (Tensor.of("x", self.ROWS),)), "application/json"))
-        message = refusal(factory=f"{HERE}:Doubler", warmup=str(file))
+        message = refusal_when_asked(factory=f"{HERE}:Doubler", warmup=str(file))
         assert message == "warmup: preprocess raised KeyError: 'text'"
 
 
