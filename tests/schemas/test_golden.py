@@ -80,6 +80,7 @@ def test_json_is_what_the_protocol_says() -> None:
     tenth = Result("r", "m", "1", (Tensor.of("y", [0.1], "FP32"),))
     assert orjson.loads(encode_result(tenth, JSON))["outputs"][0]["data"] == [0.1]
     assert b'"id"' not in encode_request(Request(None, (Tensor.of("x", [1]),)), JSON)
+    assert b'"id"' not in encode_result(Result(None, "m", "1", (Tensor.of("x", [1]),)), JSON)
 
 
 @pytest.mark.parametrize(
