@@ -19,14 +19,15 @@ from consumer.core.crew import Crew
 from consumer.core.handover import Handover
 from consumer.core.intake import EXPIRED, Intake
 from consumer.core.leases import Lease, Leases
+from consumer.core.lifecycle import SUPERVISOR, SupervisorEvent, SupervisorState, advance
 from consumer.core.partitions import Partitions
 from consumer.core.placement import Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.recovery import recover
-from consumer.core.retry import Condemn, Hold, after_failure
+from consumer.core.retry import Condemn, Hold, Retry, after_failure
 from consumer.core.scheduling import Assignment, Scheduler
-from consumer.core.settlement import settle
-from consumer.core.types import ChunkId, Failure, ModelId, Run, TopicPartition
+from consumer.core.settlement import original, settle
+from consumer.core.types import Failure, ModelId, Run, TopicPartition
 from consumer.core.waiting import Retries, Waiting, split_expired
 from consumer.errors import ExitCode
 
@@ -70,27 +71,21 @@ class Dispatcher:
         self._revoking: set[TopicPartition] = set()
         self._answered: list[Lease] = []
         self._actions: list[do.Action] = []
-        self._is_draining = False
-        self.is_stopped = False
+        self._state = SupervisorState.STARTING
         self.room = 0
         """Records that the shell may fetch now."""
 
     # -- what the shell may ask
 
     @property
-    def in_flight_records(self) -> int:
-        """Records fetched whose outcome was not handed to the sink."""
-        return self._partitions.records
-
-    @property
-    def in_flight_bytes(self) -> int:
-        """Payload bytes that are held."""
-        return self._partitions.size
-
-    @property
     def is_working(self) -> bool:
         """Tell whether a worker has a chunk, so that an answer is to be expected."""
         return bool(self._leases)
+
+    @property
+    def is_draining(self) -> bool:
+        """Tell whether nothing new is begun any more."""
+        return self._state in {SupervisorState.DRAINING, SupervisorState.STOPPED}
 
     @property
     def partitions(self) -> Partitions:
@@ -154,7 +149,7 @@ class Dispatcher:
                 self._let_go(partitions)
                 self._partitions.revoke(partitions)
                 self._revoking.difference_update(partitions)
-                self._rhythm.is_urgent = self._is_draining
+                self._rhythm.is_urgent = self.is_draining
             case on.Drain():
                 self._drain()
 
@@ -163,6 +158,8 @@ class Dispatcher:
         match event:
             case on.WorkerReady(worker):
                 slot = self._crew.ready(worker, now)
+                if self._state is SupervisorState.STARTING:
+                    self._follow(SupervisorEvent.SERVED)
                 self._scheduler.add_worker(worker)
                 self._actions.extend(self._placement.add_worker(worker, slot))
             case on.WorkerExited():
@@ -182,12 +179,12 @@ class Dispatcher:
 
     def _fetched(self, event: on.Fetched, now: float) -> None:
         for fetched in event.slices:
-            if self._is_draining or fetched.partition in self._revoking:
+            if self.is_draining or fetched.partition in self._revoking:
                 continue  # not in the ledger, so not passed by a commit: the next owner's
             admitted = self._partitions.admit(fetched)
             if admitted is None:
                 continue
-            runs, failed = self._intake.split(fetched, admitted, now)
+            runs, failed = self._intake.split(admitted, now)
             for run, failure in failed:
                 self._dead_letter(run, [failure] * len(run))
                 self._partitions.drop([run])
@@ -217,22 +214,19 @@ class Dispatcher:
 
     def _fail(self, run: Run, failures: Sequence[Failure], now: float) -> None:
         """Decide on records that a worker gave no result, with copies of their payloads in `run`."""
-        condemned: list[int] = []
-        for i, failure in enumerate(failures):
-            match after_failure(failure, run.attempts, self._options.retry, self._jitter()):
-                case Hold():
-                    self._again(run.part(i, i + 1))
-                case Condemn():
-                    condemned.append(i)
-                case again:
-                    single = run.part(i, i + 1)
-                    single.attempts = again.attempts
-                    self._partitions.hold(single)
-                    self._retries.put(single, now + again.delay_s)
-        if condemned:
-            condemned_run = run if len(condemned) == len(run) else run.pick(condemned)
-            condemned_run.attempts += 1
-            self._dead_letter(condemned_run, [failures[i] for i in condemned])
+        verdicts = [after_failure(failure, run.attempts, self._options.retry, self._jitter()) for failure in failures]
+        for i, verdict in enumerate(verdicts):
+            if isinstance(verdict, Retry):
+                single = run.part(i, i + 1)
+                single.attempts = verdict.attempts
+                self._partitions.hold(single)
+                self._retries.put(single, now + verdict.delay_s)
+        if held := [i for i, verdict in enumerate(verdicts) if isinstance(verdict, Hold)]:
+            self._again(run.pick(held))
+        if condemned := [i for i, verdict in enumerate(verdicts) if isinstance(verdict, Condemn)]:
+            letter = run.pick(condemned)
+            letter.attempts += 1
+            self._dead_letter(letter, [failures[i] for i in condemned])
 
     def _again(self, run: Run) -> None:
         """Queue copies of records that came back through no fault of theirs."""
@@ -255,22 +249,13 @@ class Dispatcher:
         run, chunk, index = withdrawn
         if not self._partitions.is_current(run):
             return
-        letter = self._original(run, chunk, index)
+        letter = original(self._answered, run, chunk, index)
         failure = event.failure
         if letter is None:
             letter = run.pick_bare([index])
             letter.values = [None]
             failure = Failure(failure.reason, failure.error, f"{failure.message}; {PAYLOAD_LOST}", failure.disposition)
         self._actions.append(do.DeadLetter(self._handover.hand([letter.bare(0, 1)]), letter, [failure]))
-
-    def _original(self, run: Run, chunk: ChunkId | None, index: int) -> Run | None:
-        """Find a record's payload in the chunk it came back in, if that is still held."""
-        for lease in self._answered:
-            if lease.chunk.chunk == chunk:
-                for lent in lease.chunk.runs:
-                    if lent.partition == run.partition and run.positions[index] in lent.positions:
-                        return lent.pick([lent.positions.index(run.positions[index])])
-        return None
 
     def _committed(self, event: on.Committed, now: float) -> None:
         taken = {
@@ -289,15 +274,15 @@ class Dispatcher:
         lost = self._leases.lost(event.worker)
         was_hunting = any(lease.is_suspect for lease, _ in lost)
         self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, was_hunting=was_hunting)
-        if event.boot_failure is not None and not self._is_draining:
-            self._stop(ExitCode.WORKER_BOOT, event.boot_failure)
+        if event.boot_failure is not None and not self.is_draining:
+            self._stop(SupervisorEvent.FAILED, ExitCode.WORKER_BOOT, event.boot_failure)
             return
         self._scheduler.remove_worker(event.worker)
         for model in self._placement.remove_worker(event.worker, now):
             self._note("model.broken", model=model, worker=event.worker, message="its worker died while it was loaded")
         for lease, _ in lost:
             self._partitions.drop(lease.chunk.runs)
-        if self._is_draining:
+        if self.is_draining:
             return
         recovery = recover(lost, self._scheduler.rows_max, self._is_wanted)
         for run in recovery.innocent:
@@ -322,16 +307,19 @@ class Dispatcher:
         self._partitions.drop(self._retries.drop(partitions))
 
     def _drain(self) -> None:
-        self._is_draining = True
+        self._follow(SupervisorEvent.DRAIN_ASKED)
         self._rhythm.is_urgent = True
         everything = list(self._partitions)
         self._let_go(everything)
         self._actions.append(do.Pause(everything))
 
-    def _stop(self, exit_code: ExitCode, reason: str) -> None:
-        if not self.is_stopped:
-            self.is_stopped = True
+    def _stop(self, happened: SupervisorEvent, exit_code: ExitCode, reason: str) -> None:
+        if self._state is not SupervisorState.STOPPED:
+            self._follow(happened)
             self._actions.append(do.Stop(exit_code, reason))
+
+    def _follow(self, happened: SupervisorEvent) -> None:
+        self._state = advance(SUPERVISOR, self._state, happened)
 
     # -- decisions
 
@@ -341,7 +329,7 @@ class Dispatcher:
             self._leases.release(lease.chunk.chunk)
             self._actions.append(do.Release(lease.worker, lease.chunk.chunk))
         self._answered.clear()
-        if not self._is_draining:
+        if not self.is_draining:
             self._actions.extend(self._crew.due(now))
             for run in self._retries.due(now):
                 self._scheduler.requeue(run)
@@ -350,8 +338,8 @@ class Dispatcher:
                 self._dispatch(assignment, now)
         self._pace(now)
         self._commit(now)
-        if self._is_draining and self.is_quiet(list(self._partitions)) and not self._handover.records:
-            self._stop(ExitCode.OK, "drained")
+        if self.is_draining and self.is_quiet(list(self._partitions)) and not self._handover.records:
+            self._stop(SupervisorEvent.SETTLED, ExitCode.OK, "drained")
 
     def _place(self, now: float) -> None:
         """Have models loaded and probed, and make room where records of a broken one fill a partition."""
@@ -382,7 +370,7 @@ class Dispatcher:
 
     def _pace(self, now: float) -> None:
         """Decide what is fetched."""
-        if self._is_draining:
+        if self.is_draining:
             self.room = 1  # everything is paused, but the client must be polled
             return
         decision = self._partitions.decide(now)

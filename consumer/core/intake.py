@@ -31,18 +31,18 @@ class Intake:
         self._known = frozenset(known)
         self._unknown = unknown_model(self._known)
 
-    def split(self, fetched: Slice, admitted: Admitted, now: float) -> tuple[list[Run], list[tuple[Run, Failure]]]:
+    def split(self, admitted: Admitted, now: float) -> tuple[list[Run], list[tuple[Run, Failure]]]:
         """Split a slice into runs for models, and runs that fail with one failure each.
 
         Args:
-            fetched: The slice as it came.
-            admitted: Where its records stand in the ledger, and which of them are meant.
+            admitted: The slice, where its records stand in the ledger, and which of them are meant.
             now: Monotonic seconds of the fetch.
         """
-        models, indices = fetched.models, admitted.indices
+        fetched, indices = admitted.fetched, admitted.indices
+        models = fetched.models
         if indices is None and isinstance(models, str) and models in self._known and None not in fetched.values:
-            return [_whole(fetched, models, admitted, now)], []
-        whole = _whole(fetched, "", admitted, now)
+            return [_whole(admitted, models, now)], []
+        whole = _whole(admitted, "", now)
         runs: list[Run] = []
         failed: list[tuple[Run, Failure]] = []
         for verdict, chosen in self._by_model(
@@ -76,8 +76,9 @@ class Intake:
         return sorted_indices
 
 
-def _whole(fetched: Slice, model: ModelId, admitted: Admitted, now: float) -> Run:
+def _whole(admitted: Admitted, model: ModelId, now: float) -> Run:
     """Make one run of a slice."""
+    fetched = admitted.fetched
     return Run(
         partition=fetched.partition,
         generation=admitted.generation,

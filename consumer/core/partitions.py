@@ -7,6 +7,7 @@ It is *resolved* when the broker has acknowledged the outcome: then the watermar
 partition are opened together, so that they agree in generations and positions.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,8 +20,10 @@ from consumer.core.types import Generation, Run, Slice, TopicPartition
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Where the records of a slice stand in the ledger."""
+    """A slice, and where its records stand in the ledger."""
 
+    fetched: Slice
+    """The slice, without records that were here already."""
     generation: Generation
     positions: range
     indices: list[int] | None
@@ -89,15 +92,23 @@ class Partitions:
             self._topic_ids.pop(partition, None)
 
     def admit(self, fetched: Slice) -> Admitted | None:
-        """Take a slice into the ledgers; None if its partition is not this member's any more."""
-        partition, offsets = fetched.partition, fetched.offsets
+        """Take a slice into the ledgers; None if it is another member's now, or here already."""
+        partition = fetched.partition
         if partition not in self._resolved:
             return None
-        if not self._resolved[partition].accepts(offsets[0]):
-            # Offsets went back: the topic was made anew, or the client was told to read again.
-            self._flow.revoke([partition])
-            self._flow.assign([partition])
-            self._open(partition, None, b"")
+        if not self._resolved[partition].accepts(fetched.offsets[0]):
+            ledger = self._resolved[partition]
+            if fetched.offsets[0] > (ledger.next_offset or 0):
+                # Fetched twice, with open records below: a new generation would leave these out.
+                fetched = fetched.rest(bisect_left(fetched.offsets, ledger.fetch_offset or 0))
+                if not fetched.offsets:
+                    return None
+            else:
+                # Offsets went back behind everything open: the topic was made anew, or is to be read again.
+                self._flow.revoke([partition])
+                self._flow.assign([partition])
+                self._open(partition, None, b"")
+        offsets = fetched.offsets
         resolved, settled = self._resolved[partition], self._settled[partition]
         had_completed = resolved.has_completed
         first = resolved.admit(offsets)
@@ -111,7 +122,7 @@ class Partitions:
         values = fetched.values if indices is None else [fetched.values[i] for i in indices]
         size = sum(map(len, filter(None, values)))
         self._flow.admit(partition, len(values), size, settled.span)
-        return Admitted(resolved.generation, positions, indices, size)
+        return Admitted(fetched, resolved.generation, positions, indices, size)
 
     def hold(self, run: Run) -> None:
         """Take note that copies of the payloads of a run are held, beside those that it came with."""

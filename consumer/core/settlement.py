@@ -3,12 +3,12 @@
 Owns the split of a worker's answer. Must not know what follows from a failure (retry's), nor where outcomes go.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from consumer.core.events import Answered
 from consumer.core.leases import Lease
-from consumer.core.types import Failure, Run
+from consumer.core.types import ChunkId, Failure, Run
 
 
 @dataclass(slots=True)
@@ -57,3 +57,21 @@ def settle(lease: Lease, answered: Answered, is_current: Callable[[Run], bool]) 
             settlement.failed.append((run.pick(bad), [answered.failures[base + i] for i in bad]))
     settlement.values, settlement.keys = values, keys
     return settlement
+
+
+def original(answered: Iterable[Lease], run: Run, chunk: ChunkId | None, index: int) -> Run | None:
+    """Find a record's payload in the chunk it came back in; None where that is not held any more.
+
+    Args:
+        answered: The chunks that are answered and not released.
+        run: The record's run, without payloads.
+        chunk: The chunk that it came back in.
+        index: The record's number in `run`.
+    """
+    position = run.positions[index]
+    for lease in answered:
+        if lease.chunk.chunk == chunk:
+            for lent in lease.chunk.runs:
+                if lent.partition == run.partition and position in lent.positions:
+                    return lent.pick([lent.positions.index(position)])
+    return None

@@ -75,6 +75,19 @@ class Slice:
     deadlines_s: Sequence[float | None] | None = None
     """Monotonic seconds after which a record is not worth inferring; None where no record of the slice expires."""
 
+    def rest(self, first: int) -> "Slice":
+        """Leave out the records before `first`."""
+        return Slice(
+            partition=self.partition,
+            offsets=self.offsets[first:],
+            models=self.models if self.models is None or isinstance(self.models, str) else self.models[first:],
+            keys=self.keys[first:],
+            values=self.values[first:],
+            headers=None if self.headers is None else self.headers[first:],
+            timestamps_ms=self.timestamps_ms[first:],
+            deadlines_s=None if self.deadlines_s is None else self.deadlines_s[first:],
+        )
+
 
 @dataclass(slots=True)
 class Run:

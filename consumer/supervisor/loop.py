@@ -198,8 +198,8 @@ class Loop:
         self._publish_at_s = now + PUBLISH_INTERVAL_S
         dispatcher = self._parts.dispatcher
         snapshot = Snapshot(
-            in_flight_records=dispatcher.in_flight_records,
-            in_flight_bytes=dispatcher.in_flight_bytes,
+            in_flight_records=dispatcher.partitions.records,
+            in_flight_bytes=dispatcher.partitions.size,
             lag=self._source.lag(),
             skipped=self._source.skipped,
         )

@@ -30,7 +30,7 @@ def admitted(partitions: Partitions, offsets: list[int]) -> list[Run]:
     part = fetched(offsets)
     found = partitions.admit(part)
     assert found is not None
-    return Intake(["a"]).split(part, found, 0.0)[0]
+    return Intake(["a"]).split(found, 0.0)[0]
 
 
 def assigned(next_offset: int | None = None, metadata: str = "", topic_id: str = "t") -> Partitions:
@@ -111,12 +111,24 @@ def test_offsets_that_go_back_begin_a_new_generation() -> None:
     assert partitions.watermarks() == {TP: 0}
 
 
+def test_records_fetched_twice_are_admitted_once_and_none_is_left_out() -> None:
+    """Offsets that are in flight already are dropped, new ones behind them are admitted, older ones stay open."""
+    partitions = assigned()
+    old = admitted(partitions, [0, 1, 2, 3])
+    partitions.resolve([old[0].pick([0])])
+    assert partitions.admit(fetched([2, 3])) is None
+    assert [list(run.offsets) for run in admitted(partitions, [2, 3, 4, 5])] == [[4, 5]]
+    assert partitions.is_current(old[0])
+    assert partitions.records == 6
+    assert partitions.commits()[TP][0] == 1
+
+
 def test_a_slice_is_split_by_model_and_relieved_of_what_nobody_can_take() -> None:
     """Runs keep their columns together; records without model, value or known name fail with their reason."""
     part = fetched([0, 1, 2, 3, 4, 5], ["a", "b", "a", None, "stranger", "a"])
     part.values = [b"0", b"1", b"2", b"3", b"4", None]
-    found = Admitted(assigned()._resolved[TP].generation, range(10, 16), None, 5)
-    runs, failed = Intake(["a", "b"]).split(part, found, 1.5)
+    found = Admitted(part, assigned()._resolved[TP].generation, range(10, 16), None, 5)
+    runs, failed = Intake(["a", "b"]).split(found, 1.5)
     assert [(run.model, list(run.offsets), list(run.positions), list(run.values)) for run in runs] == [
         ("a", [0, 2], [10, 12], [b"0", b"2"]),
         ("b", [1], [11], [b"1"]),
@@ -130,8 +142,8 @@ def test_a_slice_is_split_by_model_and_relieved_of_what_nobody_can_take() -> Non
 def test_an_unknown_model_is_told_by_the_known_ones() -> None:
     """The failure names configured models, never what the sender wrote."""
     part = fetched([0], ["hostile"])
-    found = Admitted(assigned()._resolved[TP].generation, range(1), None, 1)
-    ((_, failure),) = Intake([f"m{i:02}" for i in range(12)]).split(part, found, 0.0)[1]
+    found = Admitted(part, assigned()._resolved[TP].generation, range(1), None, 1)
+    ((_, failure),) = Intake([f"m{i:02}" for i in range(12)]).split(found, 0.0)[1]
     assert "m00, " in failure.message
     assert "hostile" not in failure.message
     assert failure.message.endswith(", ...")

@@ -75,7 +75,8 @@ def test_device_time_is_shared_by_weight() -> None:
     made = scheduler(options, a=ModelShare(weight=3.0, rows_max=40), b=ModelShare(weight=1.0, rows_max=40))
     costs_s = {A: 0.01, B: 0.001}
     for model, cost_s in costs_s.items():
-        made.enqueue(run_for(model, 0, 30_000))
+        for first in range(0, 30_000, 500):
+            made.enqueue(run_for(model, first, 500))
         made._queues[model].record_cost_s = cost_s
     spent_s = {A: 0.0, B: 0.0}
     for _ in range(400):
@@ -91,7 +92,8 @@ def test_device_time_is_shared_by_weight() -> None:
 def test_a_flood_does_not_keep_another_model_waiting() -> None:
     """A record of a quiet model is sent in the same round as the flood that was there before it."""
     made = scheduler()
-    made.enqueue(run_for(A, 0, 100_000))
+    for first in range(0, 100_000, 1000):
+        made.enqueue(run_for(A, first, 1000))
     made.enqueue(run_for(B, 0, 1))
     assert B in {each.model for each in assign(made, ONE)}
 

@@ -126,7 +126,7 @@ class World:
             self.step()
             if all(self._is_done(tp) for tp in self.logs):
                 return
-        raise AssertionError(f"not live: {self.committed}, in flight {self.core.in_flight_records}")
+        raise AssertionError(f"not live: {self.committed}, in flight {self.core.partitions.records}")
 
     def drain(self) -> None:
         """Ask for a stop and turn until it comes."""
@@ -365,9 +365,9 @@ class World:
                     break
                 assert self.outcomes[tp, stored.offset], f"P1: {tp} committed {next_offset}, but not {stored.offset}"
             assert len(metadata) <= 4096
-        assert self.core.in_flight_records <= OPTIONS.flow.records_max + FETCH_MAX, "P6: too many records in flight"
-        assert self.core.in_flight_records >= 0
-        assert self.core.in_flight_bytes >= 0
+        assert self.core.partitions.records <= OPTIONS.flow.records_max + FETCH_MAX, "P6: too many records in flight"
+        assert self.core.partitions.records >= 0
+        assert self.core.partitions.size >= 0
 
     def _log(self) -> list[Stored]:
         offset, log = 0, []
