@@ -60,8 +60,14 @@ class Subject:
 
 
 def use(subject: Subject, usage: Usage) -> Usage:
-    """Sample a run's processes; `usage` carries the peaks on."""
+    """Sample a run's processes; `usage` carries the peaks on.
+
+    Raises:
+        StalledError: the main process has ended.
+    """
     root = psutil.Process(subject.pid)
+    if root.status() == psutil.STATUS_ZOMBIE:
+        raise StalledError("the process has ended")
     roles = {subject.pid: subject.role} | {child.pid: "workers" for child in root.children(recursive=True)}
     if subject.broker_pid is not None:
         roles[subject.broker_pid] = "broker"
@@ -81,36 +87,34 @@ def use(subject: Subject, usage: Usage) -> Usage:
 
 
 def watch(topics: Topics, subject: Subject) -> Measurement:
-    """Follow a run from its first result until all are delivered and committed.
+    """Follow a run from the last moment without a result until all are delivered and committed.
 
     Raises:
         StalledError: nothing was delivered for a minute, or the process is gone.
     """
-    usage, before = Usage(), Usage()
-    first_at_s = first = delivered = 0.0
-    moved_at_s = time.monotonic()
+    usage = before = use(subject, Usage())
+    delivered, first_at_s = 0, time.monotonic()
+    moved_at_s = first_at_s
     while delivered < subject.count:
+        time.sleep(SAMPLE_S)
         seen, now_s = topics.end(subject.target), time.monotonic()
         usage = use(subject, usage)
-        if not delivered and seen:
-            first, first_at_s, before = seen, now_s, usage
-        moved_at_s = now_s if seen > delivered else moved_at_s
-        delivered = seen
+        if not seen:
+            first_at_s, before = now_s, usage
+        if seen > delivered:
+            moved_at_s, delivered = now_s, seen
         if now_s - moved_at_s > STALL_S:
-            message = f"{delivered:.0f} of {subject.count} results, then none for {STALL_S:.0f} s"
-            raise StalledError(message)
-        time.sleep(SAMPLE_S)
+            raise StalledError(f"{delivered} of {subject.count} results, then none for {STALL_S:.0f} s")
     last_at_s = time.monotonic()
     while topics.committed(subject.group, subject.source) < subject.count:
         if time.monotonic() - last_at_s > STALL_S:
             message = f"all {subject.count} results are delivered, but the offsets are not committed"
             raise StalledError(message)
         time.sleep(SAMPLE_S)
-    records = round(delivered - first)
     return Measurement(
-        records=records,
+        records=delivered,
         seconds=moved_at_s - first_at_s,
-        cpu_us={role: 1e6 * (used - before.cpu_s.get(role, 0.0)) / records for role, used in usage.cpu_s.items()},
+        cpu_us={role: 1e6 * (used - before.cpu_s.get(role, 0.0)) / delivered for role, used in usage.cpu_s.items()},
         peak_mb={role: size / 1e6 for role, size in usage.peak_rss.items()},
         commit_lag_s=time.monotonic() - last_at_s,
     )
