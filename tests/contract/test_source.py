@@ -290,11 +290,11 @@ def test_an_exception_in_the_client_skips_nothing(broker: Broker) -> None:
             raised.append(True)
             raise ZeroDivisionError
 
-    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=20)
+    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=50)
     with closing(member):
         while member.count < 3000 or len(raised) < 5:
             with contextlib.suppress(ZeroDivisionError):
-                member.until(lambda: member.count >= 3000 and len(raised) == 5, records_max=20)
+                member.until(lambda: member.count == 3000 and len(raised) == 5, records_max=5)
         member.turn()
     assert member.offsets == {TopicPartition(topic, 0): list(range(3000))}
 
