@@ -189,7 +189,11 @@ class Source:
         return frozenset(self._assignment.owned)
 
     def close(self, timeout_s: float) -> bool:
-        """Leave the group; commit first. Tells whether the client came back in time: it does not always."""
+        """Leave the group; commit first.
+
+        Tells whether the client came back in time. It does not always: not after an exception in one of its calls, nor
+        when the coordinator has fenced it. Then only the end of the process helps.
+        """
         self._is_closing = True
         closing = threading.Thread(target=self._client.close, name="source-close", daemon=True)
         closing.start()
