@@ -129,7 +129,7 @@ class Loop:
             try:
                 outcome = loaders.load(self._models[model], self._device)
                 outcome.warm_up()
-            except Exception as error:  # noqa: BLE001 - loading runs the model's own code
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - loading runs the model's own code
                 outcome = unavailable(failure_of(error))
             self._made.put(_Made(model, outcome, time.monotonic() - began_s))
 

@@ -89,7 +89,8 @@ def _serve(spec: WorkerSpec, end: WorkerEnd) -> None:
 def _die_with_parent() -> None:
     """Have the kernel end this process when its parent ends, however: a long batch would not notice.
 
-    Elsewhere than on Linux the closed channel alone ends it, after the batch that it runs.
+    To the kernel the parent is the thread that started this process, which is the supervisor's main one. Elsewhere than
+    on Linux the closed channel alone ends a worker, after the batch that it runs.
     """
     parent = parent_process()
     if parent is None or not sys.platform.startswith("linux"):

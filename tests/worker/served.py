@@ -1,6 +1,7 @@
 """Models that the tests of real worker processes serve."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,11 @@ def double() -> Model:
         return x * 2
 
     return model
+
+
+def leaves() -> Model:
+    """End the interpreter instead of making a model, as a script would."""
+    sys.exit("usage: train.py")
 
 
 def slow_to_load(fifo: str) -> Model:

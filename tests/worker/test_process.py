@@ -216,7 +216,10 @@ def test_a_model_that_loads_holds_nothing_up(start: Start, tmp_path: Path) -> No
 def test_a_model_that_cannot_be_loaded_gives_its_records_back(start: Start, tmp_path: Path) -> None:
     """The supervisor is told why, first; the records are not charged; a later attempt may succeed."""
     path = tmp_path / "late.pt"
-    worker = start(ModelOptions(id="late", path=str(path), inputs=X))
+    worker = start(ModelOptions(id="late", path=str(path), inputs=X), served("leaves", "leaves"))
+    worker.channel.send(LoadModel("leaves"))
+    worker.hear(lambda heard: any(isinstance(event, ModelFailed) for event in heard))
+    worker.heard.clear()
     worker.channel.send(LoadModel("late"))
     chunk = worker.dispatch("late", rows(3))
     failures = worker.failures(chunk)

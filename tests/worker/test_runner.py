@@ -116,11 +116,12 @@ def test_without_batches_every_record_is_a_call_of_its_own() -> None:
     """`batch: false` hands tensors over as sent and returns outputs as they are."""
     model = Recorder(lambda inputs: {"total": inputs["x"].sum(), "texts": [b"a", b"b"]})
     takes = Signature((TensorSpec("x", "FP32", ("n",)),))
-    chunk = work([request("a", x=OK), request("b", x=np.ones(2, np.float32)), request("c", x=OK[None])])
-    ran = run(loaded(model, takes, batch=False), chunk)
-    assert model.calls == [{"x": (4,)}, {"x": (2,)}]
+    values = [request("a", x=OK), request("b", x=OK[2:]), request("c", x=OK[None]), request("d", x=OK * 2)]
+    ran = run(loaded(model, takes, batch=False), work(values))
+    assert model.calls == [{"x": (4,)}, {"x": (4,)}, {"x": (2,)}]
     assert ran.reasons() == {2: "wrong-shape"}
-    assert (ran.results[0].outputs[0].shape, float(ran.output(0, "total"))) == ((), 6.0)
+    assert [float(ran.output(i, "total")) for i in (0, 1, 3)] == [6.0, 5.0, 12.0]
+    assert ran.results[0].outputs[0].shape == ()
     assert ran.results[1].outputs[1] == Tensor("texts", "BYTES", (2,), [b"a", b"b"])
 
 
@@ -494,12 +495,15 @@ def poison() -> Span:
 
 def test_poisoned_batches_are_dead_lettered_once_the_model_has_passed_its_probe() -> None:
     """A model that answers its probe is not at fault, however many batches fail."""
-    ran = runner(loaded(Moody(), failures_max=2))
+    moody = Moody()
+    ran = runner(loaded(moody, failures_max=2))
     ran.run([good()])
-    for _ in range(5):
+    for batch in range(5):
+        before = moody.calls
         sheets, broken = ran.run([poison()])
         assert broken is None
         assert set(read(sheets).reasons().values()) == {"inference-failed"}
+        assert moody.calls - before == (7 if batch == 0 else 8), "one probe for a batch, however often it is divided"
 
 
 @pytest.mark.parametrize("probe", ["warm-up input", "last answered record"])

@@ -176,6 +176,30 @@ def test_ids_of_several_lengths_make_a_block_each() -> None:
     assert sorted(np.concatenate([block.indices for block in found]).tolist()) == list(range(120))
 
 
+def test_records_of_two_producers_are_told_apart_though_they_have_one_length() -> None:
+    """Each finds its own template, wherever the records stand."""
+    values = rows(40)
+    values[::2] = [msgpack.packb(dict(reversed(msgpack.unpackb(value).items()))) for value in values[::2]]
+    values[7::8] = [value[:-1] for value in values[7::8]]
+    found = blocks(work(values))
+    odd = [index for index in range(1, 40, 2) if index % 8 != 7]
+    assert [block.indices.tolist() for block in found] == [list(range(0, 40, 2)), odd]
+    assert [block.elements(0)[1, 0] for block in found] == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("identity", ["{:04}", None])
+def test_a_block_of_several_partitions_tells_each_records_source(identity: str | None) -> None:
+    """Partition and offset in a result are its own record's, and so is the id that is made of them."""
+    values = [request(None if identity is None else identity.format(i), x=np.ones(4, np.float32)) for i in range(40)]
+    chunk = work(values, sources=[("in", 3, 10), ("in", 5, 20), ("out", 5, 10)], offsets=[*range(1000, 1040)])
+    ran = run(loaded(lambda inputs: inputs["x"]), chunk)
+    for index, (topic, partition) in enumerate([("in", 3)] * 10 + [("in", 5)] * 20 + [("out", 5)] * 10):
+        assert ran.results[index].source == (topic, partition, 1000 + index)
+        made = f"{topic}-{partition}-{1000 + index}"
+        assert ran.results[index].id == (made if identity is None else identity.format(index))
+        assert ran.keys[index] == ran.results[index].id.encode()  # type: ignore[union-attr]
+
+
 def test_one_odd_record_leaves_the_others_in_their_block() -> None:
     """A record that only looks like the others is decoded on its own, and gets its own failure."""
     values = rows(20)
