@@ -196,14 +196,20 @@ def fetch() -> Path:
     return target / "libs"
 
 
-def start_node(libs: Path, properties: Mapping[str, str]) -> Node:
+def start_node(libs: Path, properties: Mapping[str, str], port: int | None = None) -> Node:
     """Format and start one KRaft node from Apache Kafka's jars in `libs`, on free ports and in a directory of its own.
+
+    Args:
+        libs: the jars.
+        properties: the node's own settings, beside or instead of `SERVER_PROPERTIES`.
+        port: where the node answers when it is up, for `properties` that say so; by default a free one.
 
     Raises:
         BrokerError: it does not start; with what it printed.
     """
     directory = Path(tempfile.mkdtemp(prefix="inference-consumer-kafka-"))
-    port, controller_port = free_ports(2)
+    free_port, controller_port = free_ports(2)
+    port = port or free_port
     (directory / "log4j2.properties").write_text(LOG4J)
     settings = {
         **SERVER_PROPERTIES,

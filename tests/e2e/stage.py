@@ -11,12 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,17 +23,15 @@ from typing import Any, Self, cast
 
 import numpy as np
 import yaml
-from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Message, Producer
 
 from consumer.demo.broker import Broker
-from schemas.codecs import decode_result, encode_request
-from schemas.headers import content_type, parse_dead_letter
+from schemas.codecs import encode_request
 from schemas.records import Request
 from schemas.tensors import Tensor
 from tests.brokers import new_topic
+from tests.e2e.oracle import WAIT_S, Archive, Outcome, Place, Sampler, committed
 
-WAIT_S = 60.0
 MODELS_FILE = Path(__file__).with_name("models_for_tests.py")
 EXPECTED_ENDS = (None, 0, -signal.SIGKILL, 128 + signal.SIGTERM)
 """Running, drained, killed by the test, or asked twice."""
@@ -46,14 +43,14 @@ def double(**arguments: object) -> dict[str, Any]:
     return {"factory": "models_for_tests:Double", "arguments": arguments, "inputs": INPUTS}
 
 
-@dataclass(slots=True)
-class Outcome:
-    """A result or a dead letter, as a subscriber sees it."""
-
-    kind: str
-    """`result`, or the dead letter's reason."""
-    topic: str
-    outputs: list[float] | None = None
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, section by section."""
+    made = dict(below)
+    for key, value in above.items():
+        section = made.get(key)
+        is_section = isinstance(section, Mapping) and isinstance(value, Mapping)
+        made[key] = merged(cast("Mapping[str, Any]", section), value) if is_section else value
+    return made
 
 
 @dataclass
@@ -73,8 +70,11 @@ class Stage:
         self.requests = new_topic(self.broker, self.partitions, name=f"{self.name}.requests")
         self.group = f"{self.name}.group"
         shutil.copy(MODELS_FILE, self.directory)
-        self.sent: dict[tuple[int, int], str] = {}
+        self.sent: dict[Place, str] = {}
         """Partition and offset of every record that the broker has, with its id."""
+        self._rows: dict[str, float] = {}
+        """The number that each record is full of."""
+        self.archive = Archive(self.broker.bootstrap_servers, self.name, self.requests)
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> Self:
@@ -109,10 +109,7 @@ class Stage:
             "commit": {"interval_ms": 100},
             "http": {"port": port},
         }
-        for key, value in {**self.settings, **settings}.items():
-            section = configuration.get(key)
-            is_merged = isinstance(section, dict) and isinstance(value, dict)
-            configuration[key] = {**cast("dict[str, Any]", section), **value} if is_merged else value
+        configuration = merged(merged(configuration, self.settings), settings)
         number = len(self.processes)
         path = self.directory / f"consumer-{number}.yaml"
         path.write_text(yaml.safe_dump(configuration))
@@ -143,6 +140,7 @@ class Stage:
         for number in rows:
             uid = uuid.uuid4().hex
             tensor = Tensor.of("x", np.full(4, number, np.float32))
+            self._rows[uid] = number
             values.append((uid, encode_request(Request(uid, (tensor,), {}))))
         self.send_values(model.encode(), values, partition=partition, headers=headers)
         return [uid for uid, _ in values]
@@ -173,42 +171,13 @@ class Stage:
 
     # -- downstream
 
-    def outcomes(self) -> dict[tuple[int, int], list[Outcome]]:
+    def outcomes(self) -> dict[Place, list[Outcome]]:
         """Read every result and dead letter that there is, by its source partition and offset."""
-        found: dict[tuple[int, int], list[Outcome]] = defaultdict(list)
-        for message in self._read_outputs():
-            headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-            topic = message.topic() or ""
-            if topic.endswith(".dead-letters"):
-                letter = parse_dead_letter(headers)
-                assert letter is not None
-                assert letter.source.topic == self.requests
-                found[letter.source.partition, letter.source.offset].append(Outcome(str(letter.reason), topic))
-            else:
-                result = decode_result(message.value() or b"", content_type(headers))
-                source = result.source
-                assert source is not None
-                assert source.topic == self.requests
-                (output,) = result.outputs
-                outputs = [float(each) for each in np.asarray(output.data).ravel()]
-                found[source.partition, source.offset].append(Outcome("result", topic, outputs))
-        return found
+        return self.archive.read()
 
-    def committed(self) -> dict[int, int]:
+    def committed(self, timeout_s: float = WAIT_S) -> dict[int, int]:
         """Ask for the group's committed offsets."""
-        consumer = Consumer({"bootstrap.servers": self.broker.bootstrap_servers, "group.id": self.group})
-        try:
-            places = [TopicPartition(self.requests, number) for number in range(self.partitions)]
-            deadline_s = time.monotonic() + WAIT_S
-            while True:
-                try:
-                    return {each.partition: max(each.offset, 0) for each in consumer.committed(places, timeout=10)}
-                except KafkaException:
-                    # A fresh cluster still makes its offsets topic, and then elects its coordinators.
-                    if time.monotonic() > deadline_s:
-                        raise
-        finally:
-            consumer.close()
+        return committed(self.broker.bootstrap_servers, self.group, self.requests, self.partitions, timeout_s)
 
     def ends(self) -> dict[int, int]:
         """Say where each partition ends, by what was sent."""
@@ -217,41 +186,64 @@ class Stage:
             ends[partition] = max(ends[partition], offset + 1)
         return ends
 
-    def wait_settled(self, timeout_s: float = WAIT_S) -> None:
-        """Wait until everything that was sent is committed."""
-        deadline_s = time.monotonic() + timeout_s
+    def wait_settled(self, timeout_s: float = WAIT_S) -> float:
+        """Wait until everything that was sent is committed; return the seconds that it took."""
+        began_s = time.monotonic()
+        deadline_s = began_s + timeout_s
         while (committed := self.committed()) != (ends := self.ends()):
             assert time.monotonic() < deadline_s, f"committed {committed} of {ends} after {timeout_s} s{self.logs()}"
             for process in self.processes:
                 assert process.poll() in EXPECTED_ENDS, f"the program ended{self.logs()}"
             time.sleep(0.1)
+        return time.monotonic() - began_s
 
-    def sample(self) -> None:
-        """Watch commits from outside from now on: nothing may be committed that has no outcome."""
-        self._sampler = Sampler(self)
+    @property
+    def is_transactional(self) -> bool:
+        """Whether delivery is exactly-once."""
+        return self.settings.get("delivery") == "exactly-once"
+
+    def sample(self, *, may_go_back: bool = False) -> None:
+        """Watch commits from outside from now on: nothing may be committed that has no outcome, nor be taken back."""
+        self._sampler = Sampler(
+            lambda: self.committed(1.0),
+            self.archive,
+            self.sent,
+            is_transactional=self.is_transactional,
+            may_go_back=may_go_back,
+        )
         self._sampler.start()
 
-    def check(self, *, doubled_max: int = 0) -> dict[tuple[int, int], Outcome]:
+    def check(self, *, doubled_max: int = 0) -> dict[Place, Outcome]:
         """Apply the universal oracle: every input has its outcome, few have two, commits reach the end and no further.
+
+        In exactly-once none has two, whatever a test would allow.
 
         Returns:
             The outcome of each input.
         """
         if self._sampler is not None:
             self._sampler.stop()
-            assert self._sampler.violations == [], self._sampler.violations
+            assert self._sampler.violations == [], f"{self._sampler.violations[:5]}{self.logs()}"
             assert self._sampler.samples > 0, "the sampler never looked"
-        outcomes = self.outcomes()
+        outcomes = self.archive.read(whole=True)
         lost = [place for place in self.sent if place not in outcomes]
         assert not lost, f"{len(lost)} of {len(self.sent)} records are lost, such as {lost[:5]}{self.logs()}"
         strangers = [place for place in outcomes if place not in self.sent]
         assert not strangers, f"outcomes of records that nobody sent: {strangers[:5]}"
+        corrupt = [place for place, found in outcomes.items() for each in found if not self._is_right(place, each)]
+        assert not corrupt, f"{len(corrupt)} wrong results, such as {corrupt[0]}: {outcomes[corrupt[0]]}"
         doubled = sum(len(found) - 1 for found in outcomes.values())
-        assert doubled <= doubled_max, f"{doubled} outcomes too many, {doubled_max} allowed{self.logs()}"
+        allowed = 0 if self.is_transactional else doubled_max
+        assert doubled <= allowed, f"{doubled} outcomes too many, {allowed} allowed{self.logs()}"
         assert self.committed() == self.ends()
         return {place: found[0] for place, found in outcomes.items()}
 
-    def kinds(self, outcomes: Mapping[tuple[int, int], Outcome]) -> Counter[str]:
+    def _is_right(self, place: Place, outcome: Outcome) -> bool:
+        """Tell whether a result is that of its record: all models of the tests double."""
+        uid = self.sent[place]
+        return outcome.kind != "result" or (outcome.id == uid and outcome.outputs == (2 * self._rows[uid],))
+
+    def kinds(self, outcomes: Mapping[Place, Outcome]) -> Counter[str]:
         """Count outcomes by kind."""
         return Counter(outcome.kind for outcome in outcomes.values())
 
@@ -263,63 +255,6 @@ class Stage:
             for line in path.read_text(errors="replace").splitlines()[-15:]
         ]
         return "".join(lines)
-
-    def _read_outputs(self) -> list[Message]:
-        admin = AdminClient({"bootstrap.servers": self.broker.bootstrap_servers})
-        topics = admin.list_topics(timeout=10).topics
-        names = [name for name in topics if name.startswith(self.name) and name != self.requests]
-        reader = Consumer(
-            {
-                "bootstrap.servers": self.broker.bootstrap_servers,
-                "group.id": f"{self.name}.reader",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-            }
-        )
-        try:
-            places = [TopicPartition(name, number, 0) for name in names for number in topics[name].partitions]
-            reader.assign(places)
-            found, open_ends = [], {(each.topic, each.partition) for each in places}
-            deadline_s = time.monotonic() + WAIT_S
-            while open_ends:
-                assert time.monotonic() < deadline_s, f"no end of {sorted(open_ends)}"
-                for message in reader.consume(1000, 0.2):
-                    if message.error() is None:
-                        found.append(message)
-                    else:
-                        open_ends.discard((message.topic(), message.partition()))
-            return found
-        finally:
-            reader.close()
-
-
-class Sampler(threading.Thread):
-    """Reads committed offsets, then the outcomes: what was committed first must have its outcome by then."""
-
-    def __init__(self, stage: Stage) -> None:
-        super().__init__(name="sampler", daemon=True)
-        self._stage = stage
-        self._stopping = threading.Event()
-        self.violations: list[str] = []
-        self.samples = 0
-
-    def run(self) -> None:
-        """Sample until told to stop."""
-        while not self._stopping.wait(0.3):
-            committed = self._stage.committed()
-            outcomes = self._stage.outcomes()
-            self.samples += 1
-            self.violations += [
-                f"{place} is below the committed {committed[place[0]]} and has no outcome"
-                for place in list(self._stage.sent)
-                if place[1] < committed[place[0]] and place not in outcomes
-            ]
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        self.join(WAIT_S)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,172 @@
+"""A real Kafka that may be mistreated: one node, a proxy in front of the program, and a way round it for the oracle.
+
+Owns the node, its listeners and its users. The program's clients come in through the proxy as the user `program`, whom
+tests may forbid things; everybody else comes directly and may do everything.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from consumer.demo.broker import Broker, Kind
+from consumer.demo.node import Node, fetch, free_ports, start_node
+from tests.faults.proxy import Proxy
+
+USER = "program"
+PASSWORD = "secret"
+SESSION_TIMEOUT_S = 4.0
+"""After so long the group goes on without a member that is gone."""
+
+PROPERTIES = {
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.name.proxied.sasl.enabled.mechanisms": "PLAIN",
+    "listener.name.proxied.plain.sasl.jaas.config": (
+        f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+    ),
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+    "super.users": "User:ANONYMOUS",
+    "group.min.session.timeout.ms": "1000",
+    "group.consumer.min.session.timeout.ms": "1000",
+    "group.consumer.session.timeout.ms": str(int(SESSION_TIMEOUT_S * 1000)),
+    "group.consumer.min.heartbeat.interval.ms": "100",
+    "group.consumer.heartbeat.interval.ms": "500",
+    # Dead transactions and old segments are looked for often.
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+    "log.retention.check.interval.ms": "500",
+    "log.cleaner.backoff.ms": "200",
+    "log.initial.task.delay.ms": "500",
+}
+
+
+@dataclass(slots=True)
+class Cluster:
+    """The node and what stands before it."""
+
+    node: Node
+    proxy: Proxy
+    broker: Broker
+    """The way round the proxy."""
+
+    @property
+    def client_settings(self) -> dict[str, Any]:
+        """What the program needs under `kafka:`."""
+        return {
+            "bootstrap.servers": f"127.0.0.1:{self.proxy.port}",
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "PLAIN",
+            "sasl.username": USER,
+            "sasl.password": PASSWORD,
+            "consumer": {"session.timeout.ms": int(SESSION_TIMEOUT_S * 1000), "heartbeat.interval.ms": 500},
+        }
+
+    def admin(self) -> AdminClient:
+        """Make a client that may do everything."""
+        return AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 0})
+
+    def restart(self) -> None:
+        """Start the node again after it was killed, and wait until it answers."""
+        self.node.start()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop the node's process for a block, without ending it."""
+        self.node.kill(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.node.kill(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def denied(self, topic: str, operation: AclOperation = AclOperation.WRITE) -> Iterator[None]:
+        """Forbid the program something about a topic for a block."""
+
+        def rule(user: str, what: AclOperation, permission: AclPermissionType) -> AclBinding:
+            return AclBinding(
+                ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", what, permission
+            )
+
+        rules = [
+            rule("*", AclOperation.ALL, AclPermissionType.ALLOW),
+            rule(USER, operation, AclPermissionType.DENY),
+        ]
+        admin = self.admin()
+        for future in admin.create_acls(rules).values():
+            future.result(10)
+        try:
+            yield
+        finally:
+            anyone: Any = None
+            everything = AclBindingFilter(
+                ResourceType.TOPIC,
+                topic,
+                ResourcePatternType.LITERAL,
+                anyone,
+                anyone,
+                AclOperation.ANY,
+                AclPermissionType.ANY,
+            )
+            for future in admin.delete_acls([everything]).values():
+                future.result(10)
+
+    def configure(self, topic: str, settings: Mapping[str, str]) -> None:
+        """Change a topic's settings."""
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        for future in self.admin().incremental_alter_configs([resource]).values():
+            future.result(10)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic, and wait until it is gone."""
+        admin = self.admin()
+        admin.delete_topics([topic])[topic].result(10)
+        deadline_s = time.monotonic() + 10
+        while topic in admin.list_topics(timeout=10).topics:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[Cluster]:
+    """Start a node from Apache Kafka's jars, for a block.
+
+    Raises:
+        BrokerError: they are not to be had, or the node does not start.
+    """
+    home = os.environ.get("KAFKA_HOME")
+    libs = Path(home) / "libs" if home else fetch()
+    direct, behind, controller = free_ports(3)
+    with Proxy(behind) as proxy:
+        listeners = f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind}"
+        properties = {
+            **PROPERTIES,
+            "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": listeners.replace(str(behind), str(proxy.port)),
+            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        }
+        node = start_node(libs, properties, port=direct)
+        try:
+            broker = Broker(Kind.OWN, node.bootstrap_servers, "a node that may be mistreated", node=node)
+            yield Cluster(node, proxy, broker)
+        finally:
+            node.stop()

@@ -1,0 +1,71 @@
+"""Fixtures of the fault matrix: one cluster for all tests, a stage for each, in both modes of delivery."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias, get_args, get_type_hints
+
+import pytest
+
+from consumer.config.settings import Settings
+from consumer.demo.broker import BrokerError
+from tests.e2e.oracle import committed
+from tests.e2e.stage import Stage, double, merged
+from tests.faults import cluster as cluster_module
+from tests.faults.cluster import Cluster
+
+StageOf: TypeAlias = Callable[..., Stage]
+"""Sets a stage up: models (by default one that doubles), then the program's settings."""
+
+MODES = ["at-least-once", "exactly-once"]
+
+
+@pytest.fixture(scope="session")
+def _cluster() -> Iterator[Cluster]:
+    """Keep one node for all tests: a start costs seconds."""
+    try:
+        with cluster_module.cluster() as found:
+            # The first member of a fresh node waits for the topics of groups to be made.
+            committed(found.broker.bootstrap_servers, "first", "none", 0)
+            yield found
+    except BrokerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs a real Apache Kafka: {error}")
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def cluster(_cluster: Cluster) -> Iterator[Cluster]:
+    """The node and its proxy, whole again after each test."""
+    yield _cluster
+    _cluster.proxy.heal()
+    if _cluster.node.process is None or _cluster.node.process.poll() is not None:
+        _cluster.restart()
+
+
+@pytest.fixture(params=MODES)
+def delivery(request: pytest.FixtureRequest) -> str:
+    """Each mode of delivery that the program has."""
+    mode: str = request.param
+    if mode not in get_args(get_type_hints(Settings)["delivery"]):
+        pytest.skip(f"delivery: {mode} is not there yet")
+    return mode
+
+
+@pytest.fixture
+def stage_of(cluster: Cluster, delivery: str, tmp_path: Path) -> Iterator[StageOf]:
+    """Set stages up whose programs reach the node through the proxy only; commits are watched from the start."""
+    with ExitStack() as stack:
+
+        def make(models: dict[str, Any] | None = None, *, partitions: int = 4, **settings: Any) -> Stage:
+            base = {"kafka": cluster.client_settings, "delivery": delivery}
+            stage = Stage(
+                cluster.broker, tmp_path, models or {"a": double()}, partitions, settings=merged(base, settings)
+            )
+            stack.enter_context(stage)
+            stage.sample()
+            return stage
+
+        # Programs end before the node is whole again: what they do meanwhile is of no interest.
+        yield make
