@@ -53,6 +53,15 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return made
 
 
+def pruned(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what is None, which is how a test takes a setting away."""
+    return {
+        key: pruned(value) if isinstance(value, Mapping) else value
+        for key, value in settings.items()
+        if value is not None
+    }
+
+
 @dataclass
 class Stage:
     """One test's world."""
@@ -109,7 +118,7 @@ class Stage:
             "commit": {"interval_ms": 100},
             "http": {"port": port},
         }
-        configuration = merged(merged(configuration, self.settings), settings)
+        configuration = pruned(merged(merged(configuration, self.settings), settings))
         number = len(self.processes)
         path = self.directory / f"consumer-{number}.yaml"
         path.write_text(yaml.safe_dump(configuration))

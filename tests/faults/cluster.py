@@ -82,6 +82,14 @@ class Cluster:
         """Make a client that may do everything."""
         return AdminClient({"bootstrap.servers": self.broker.bootstrap_servers, "log_level": 0})
 
+    def end_node(self, how: signal.Signals) -> None:
+        """End the node's process and keep its directory."""
+        assert self.node.process is not None
+        if how is not signal.SIGKILL:
+            self.node.process.send_signal(how)
+            self.node.process.wait(30)
+        self.node.kill()
+
     def restart(self) -> None:
         """Start the node again after it was killed, and wait until it answers."""
         self.node.start()
