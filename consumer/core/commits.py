@@ -5,8 +5,11 @@ Owns the rhythm: the interval, the count, what is on its way. Must not know offs
 Theory of operation. A commit is preceded by a barrier: what was handed to the sink is acknowledged, then the ledgers
 know which offsets may be committed. One barrier and one commit are on their way at a time. While something is
 *urgent* (partitions are being taken away, the program drains) both follow each other without waiting for the interval.
+Where outcomes and offsets are one transaction, its barrier is also what seals it: no commit goes without one, or
+outcomes that came since would be in it and their offsets would not.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -28,44 +31,60 @@ class CommitOptions:
 class CommitRhythm:
     """Decides when the next barrier and the next commit are due."""
 
-    def __init__(self, options: CommitOptions, now: float) -> None:
-        """Start as if a commit had just been made."""
+    def __init__(self, options: CommitOptions, now: float, *, is_transactional: bool) -> None:
+        """Start as if a commit had just been made; a transaction's barrier has to wait for the commit before it."""
         self._options = options
+        self._is_transactional = is_transactional
         self._last_s = now
         self._not_before_s = now
         self.is_flushing = False
         self.is_committing = False
         self.is_urgent = False
-        self._is_fresh = False
+        self.is_fresh = False
+        """A barrier has passed, and no commit followed yet."""
+        self._is_aborted = False
+        """A transaction was aborted: what it held is in the next one, which needs a barrier of its own."""
 
-    def flush_is_due(self, undelivered: int, now: float) -> bool:
-        """Tell whether to pass a barrier now, `undelivered` outcomes being on their way."""
-        if not undelivered or self.is_flushing:
+    def flush_is_due(self, undelivered: int, has_news: Callable[[], bool], now: float) -> bool:
+        """Tell whether to pass a barrier now.
+
+        Args:
+            undelivered: Outcomes that are on their way.
+            has_news: Tells whether there is something to commit as it is; asked only where a commit needs a barrier.
+            now: Monotonic seconds.
+        """
+        if self.is_flushing or self.is_fresh or (self._is_transactional and self.is_committing):
             return False
-        options = self._options
-        is_time = (now - self._last_s) * 1000 >= options.interval_ms
-        return self.is_urgent or undelivered >= options.records_max or is_time
+        if self._is_aborted:
+            return now >= self._not_before_s
+        is_time = (now - self._last_s) * 1000 >= self._options.interval_ms
+        if not (self.is_urgent or is_time or undelivered >= self._options.records_max):
+            return False
+        return bool(undelivered) or (self._is_transactional and has_news())
 
     def commit_is_due(self, undelivered: int, now: float) -> bool:
         """Tell whether to commit now: right after a barrier, or by the interval where none was needed."""
         if self.is_committing or self.is_flushing or now < self._not_before_s:
             return False
+        if self._is_transactional:
+            return self.is_fresh
         is_time = (now - self._last_s) * 1000 >= self._options.interval_ms
-        return (is_time and not undelivered) or self.is_urgent or self._is_fresh
+        return (is_time and not undelivered) or self.is_urgent or self.is_fresh
 
     def flushed(self) -> None:
         """Take note that a barrier was passed: what it delivered can be committed."""
         self.is_flushing = False
-        self._is_fresh = True
+        self.is_fresh = True
+        self._is_aborted = False
 
     def committing(self) -> None:
         """Take note that a commit is on its way."""
         self.is_committing = True
-        self._is_fresh = False
+        self.is_fresh = False
 
     def idle(self, now: float) -> None:
         """Take note that there was nothing to commit."""
-        self._is_fresh = False
+        self.is_fresh = False
         self._last_s = now
 
     def forget(self) -> None:
@@ -77,5 +96,6 @@ class CommitRhythm:
         self.is_committing = False
         self._last_s = now
         if is_refused:
-            self._is_fresh = True
+            self._is_aborted = self._is_transactional
+            self.is_fresh = not self._is_transactional
             self._not_before_s = now + self._options.retry_ms / 1000

@@ -16,23 +16,22 @@ from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.commits import CommitRhythm
 from consumer.core.crew import Crew
-from consumer.core.handover import Handover
 from consumer.core.intake import EXPIRED, Intake
 from consumer.core.leases import Lease, Leases
 from consumer.core.lifecycle import SUPERVISOR, SupervisorEvent, SupervisorState, advance
+from consumer.core.outcomes import Outcomes, Results
 from consumer.core.partitions import Partitions
 from consumer.core.placement import Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.recovery import recover
 from consumer.core.retry import Condemn, Hold, Retry, after_failure
 from consumer.core.scheduling import Assignment, Scheduler
-from consumer.core.settlement import original, settle
+from consumer.core.settlement import settle
 from consumer.core.types import Failure, ModelId, Run, TopicPartition
 from consumer.core.waiting import Retries, Waiting, split_expired
 from consumer.errors import ExitCode
 
 CRASHED_WORKER = Failure("crashed-worker", "WorkerCrashedError", "the worker died each time it had this record")
-PAYLOAD_LOST = "its payload is no longer at hand: read it from its source offset"
 
 
 class Dispatcher:
@@ -58,16 +57,17 @@ class Dispatcher:
         self._options = options
         self._jitter = jitter
         self._intake = Intake(models)
-        self._partitions = Partitions(options.flow)
+        self._partitions = Partitions(options.flow, 0 if options.exactly_once else options.commit.records_max)
         self._scheduler = Scheduler(options.scheduling, {m: policy.share for m, policy in models.items()})
         self._placement = Placement(options.placement, {m: policy.place for m, policy in models.items()})
         self._crew = Crew(options.restart, slots)
         self._leases = Leases()
-        self._handover = Handover()
+        self._outcomes = Outcomes(self._partitions, must_fit=options.exactly_once)
         self._retries = Retries()
         self._waiting = Waiting({m for m, policy in models.items() if policy.is_dead_lettered_on_hold})
-        self._rhythm = CommitRhythm(options.commit, now)
+        self._rhythm = CommitRhythm(options.commit, now, is_transactional=options.exactly_once)
         self._pending: dict[TopicPartition, tuple[int, str]] = {}
+        self._pending_heads: dict[TopicPartition, int] = {}
         self._revoking: set[TopicPartition] = set()
         self._answered: list[Lease] = []
         self._actions: list[do.Action] = []
@@ -92,13 +92,13 @@ class Dispatcher:
         """The assigned partitions, to look at."""
         return self._partitions
 
-    def broken(self) -> Mapping[ModelId, Failure]:
+    def unavailable(self) -> Mapping[ModelId, Failure]:
         """Name the models that cannot be used now, and why."""
-        return self._placement.broken()
+        return self._placement.unavailable()
 
     def is_quiet(self, partitions: Collection[TopicPartition]) -> bool:
         """Tell whether nothing of these partitions is with a worker, on its way to the broker, or uncommitted."""
-        if self._leases.touch(partitions) or self._handover.touch(partitions) or self._rhythm.is_committing:
+        if self._leases.touch(partitions) or self._outcomes.touch(partitions) or self._rhythm.is_committing:
             return False
         return self._partitions.commits().keys().isdisjoint(partitions)
 
@@ -113,8 +113,12 @@ class Dispatcher:
                 self._settle(event, now)
             case on.Tick():
                 self._tick(now)
-            case on.Delivered() | on.DeliveryFailed() | on.Committed():
-                self._broker_news(event, now)
+            case on.Committed():
+                self._committed(event, now)
+            case on.Delivered() | on.DeliveryFailed() | on.Parked() | on.Unparked():
+                self._delivery_news(event)
+            case on.TopicParked() | on.TopicResumed():
+                self._topic_news(event)
             case on.Assigned() | on.Revoking() | on.Revoked() | on.Drain():
                 self._partition_news(event)
             case _:
@@ -122,16 +126,30 @@ class Dispatcher:
         actions, self._actions = self._actions, []
         return actions
 
-    def _broker_news(self, event: on.Delivered | on.DeliveryFailed | on.Committed, now: float) -> None:
-        """Take note of what became of outcomes and commits."""
+    def _delivery_news(self, event: on.Delivered | on.DeliveryFailed | on.Parked | on.Unparked) -> None:
+        """Take note of what became of outcomes."""
         match event:
             case on.Delivered(ticket):
-                self._partitions.resolve(self._handover.deliver(ticket))
+                self._outcomes.deliver(ticket)
                 self._rhythm.flushed()
-            case on.DeliveryFailed():
-                self._give_up(event)
-            case on.Committed():
-                self._committed(event, now)
+            case on.DeliveryFailed(ticket, index, failure):
+                self._actions.extend(self._outcomes.give_up(ticket, index, failure, self._answered))
+            case on.Parked(ticket, index):
+                self._outcomes.park(ticket, index)
+            case on.Unparked(ticket, index):
+                self._outcomes.unpark(ticket, index)
+
+    def _topic_news(self, event: on.TopicParked | on.TopicResumed) -> None:
+        """Take note that an output topic takes nothing, or something again."""
+        match event:
+            case on.TopicParked(topic, model, failure):
+                self._note("topic.parked", topic=topic, model=model, error=failure.error, message=failure.message)
+                if model is not None:
+                    self._placement.park(model, failure)
+            case on.TopicResumed(topic, model):
+                self._note("topic.resumed", topic=topic, model=model)
+                if model is not None:
+                    self._placement.resume(model)
 
     def _partition_news(self, event: on.Assigned | on.Revoking | on.Revoked | on.Drain) -> None:
         """Take note of partitions that come and go."""
@@ -144,7 +162,8 @@ class Dispatcher:
             case on.Revoking(partitions):
                 self._let_go(partitions)
                 self._rhythm.is_urgent = True
-                self._rhythm.forget()
+                if not self._options.exactly_once:
+                    self._rhythm.forget()
             case on.Revoked(partitions):
                 self._let_go(partitions)
                 self._partitions.revoke(partitions)
@@ -201,9 +220,8 @@ class Dispatcher:
         self._scheduler.settle(event.worker, model, event.count, event.infer_s)
         settlement = settle(lease, event, self._partitions.is_current)
         if settlement.runs:
-            ticket = self._handover.hand(settlement.runs, lease.chunk.chunk)
-            self._actions.append(do.Produce(ticket, model, settlement.runs, settlement.values, settlement.keys))
-            self._partitions.settle(settlement.runs)
+            results = Results(model, settlement.runs, settlement.values, settlement.keys)
+            self._actions.extend(self._outcomes.results(results, lease.chunk.chunk))
         for run, failures in settlement.failed:
             self._fail(run, failures, now)
         if settlement.stale:
@@ -235,27 +253,9 @@ class Dispatcher:
             self._scheduler.requeue(run)
 
     def _dead_letter(self, run: Run, failures: Sequence[Failure]) -> None:
-        ticket = self._handover.hand([run.bare(0, len(run))])
-        self._partitions.settle([run])
-        self._actions.append(do.DeadLetter(ticket, run, failures))
+        self._actions.extend(self._outcomes.letters(run, failures))
 
-    # -- deliveries and commits
-
-    def _give_up(self, event: on.DeliveryFailed) -> None:
-        """Make a dead letter of a record whose result the broker does not take."""
-        withdrawn = self._handover.withdraw(event.ticket, event.index)
-        if withdrawn is None:
-            return
-        run, chunk, index = withdrawn
-        if not self._partitions.is_current(run):
-            return
-        letter = original(self._answered, run, chunk, index)
-        failure = event.failure
-        if letter is None:
-            letter = run.pick_bare([index])
-            letter.values = [None]
-            failure = Failure(failure.reason, failure.error, f"{failure.message}; {PAYLOAD_LOST}", failure.disposition)
-        self._actions.append(do.DeadLetter(self._handover.hand([letter.bare(0, 1)]), letter, [failure]))
+    # -- commits
 
     def _committed(self, event: on.Committed, now: float) -> None:
         taken = {
@@ -264,7 +264,7 @@ class Dispatcher:
             if event.offsets.get(partition) == commit[0]
         }
         if event.error is None:
-            self._partitions.committed(taken)
+            self._partitions.committed(taken, self._pending_heads)
         self._pending = {}
         self._rhythm.committed(now, is_refused=event.error is not None)
 
@@ -329,6 +329,7 @@ class Dispatcher:
             self._leases.release(lease.chunk.chunk)
             self._actions.append(do.Release(lease.worker, lease.chunk.chunk))
         self._answered.clear()
+        self._actions.extend(self._outcomes.release())
         if not self.is_draining:
             self._actions.extend(self._crew.due(now))
             for run in self._retries.due(now):
@@ -338,14 +339,14 @@ class Dispatcher:
                 self._dispatch(assignment, now)
         self._pace(now)
         self._commit(now)
-        if self.is_draining and self.is_quiet(list(self._partitions)) and not self._handover.records:
+        if self.is_draining and self.is_quiet(list(self._partitions)) and not self._outcomes.undelivered:
             self._stop(SupervisorEvent.SETTLED, ExitCode.OK, "drained")
 
     def _place(self, now: float) -> None:
         """Have models loaded and probed, and make room where records of a broken one fill a partition."""
         waiting_s = {model: self._scheduler.waiting_s(model) for model in self._scheduler.waiting_models()}
         self._actions.extend(self._placement.wanted(waiting_s, self._scheduler.load_s, now))
-        for model, failure in self._placement.broken().items():
+        for model, failure in self._placement.unavailable().items():
             if model in waiting_s:
                 for run in self._waiting.overflow(model, self._scheduler, self._partitions):
                     self._dead_letter(run, [failure] * len(run))
@@ -382,16 +383,20 @@ class Dispatcher:
 
     def _commit(self, now: float) -> None:
         """Pass the barrier and commit, when they are due."""
-        if self._rhythm.flush_is_due(self._handover.records, now):
+        if self._rhythm.flush_is_due(self._outcomes.undelivered, self._has_news, now):
             self._rhythm.is_flushing = True
             self._actions.append(do.Flush())
-        elif self._rhythm.commit_is_due(self._handover.records, now):
-            self._pending = self._partitions.commits()
-            if self._pending:
+        elif self._rhythm.commit_is_due(self._outcomes.undelivered, now):
+            self._pending, self._pending_heads = self._partitions.commits(), self._partitions.heads()
+            # A transaction that passed its barrier has to end, even if it brought no offset further.
+            if self._pending or self._options.exactly_once:
                 self._rhythm.committing()
                 self._actions.append(do.Commit(self._pending))
             else:
                 self._rhythm.idle(now)
+
+    def _has_news(self) -> bool:
+        return bool(self._partitions.commits())
 
     def _note(self, name: str, **fields: object) -> None:
         self._actions.append(do.Note(name, fields))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from consumer.core.activity import Overdue, Stretch
 from consumer.core.types import ChunkId, Failure, ModelId, Slice, Ticket, TopicPartition, WorkerId
 
 
@@ -63,6 +64,12 @@ class WorkerExited:
     worker: WorkerId
     exit_code: int | None
     boot_failure: str | None = None
+    running: Sequence[Stretch] | None = None
+    """The records of the batch that it ran, none if it ran none; None where that is not known."""
+    overdue: Overdue | None = None
+    """What it was killed for, where it took too long."""
+    is_planned: bool = False
+    """It ended of its own will, between two batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +130,50 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFailed:
-    """The broker refused one outcome for good, or the client gave it up.
+    """The broker refused one outcome for good, through the record's own fault (too large, say).
 
-    `index` counts the records of that hand-over. A failure that is the record's own (too large) is POISON; any other
-    is UNAVAILABLE and its record is handed to the sink again.
+    `index` counts the records of that hand-over.
     """
 
     ticket: Ticket
     index: int
     failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """One outcome waits in the sink until its topic takes records again: no barrier says that it is delivered."""
+
+    ticket: Ticket
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unparked:
+    """An outcome that waited for its topic has been acknowledged after all."""
+
+    ticket: Ticket
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicParked:
+    """An output topic takes no records for now, through no fault of theirs; the sink tries it apart from the others.
+
+    `model` is the one whose results go there; None for a topic of dead letters.
+    """
+
+    topic: str
+    model: ModelId | None
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TopicResumed:
+    """An output topic takes records again."""
+
+    topic: str
+    model: ModelId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +207,10 @@ Event: TypeAlias = (
     | Answered
     | Delivered
     | DeliveryFailed
+    | Parked
+    | Unparked
+    | TopicParked
+    | TopicResumed
     | Committed
     | Drain
     | Tick

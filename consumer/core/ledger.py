@@ -155,25 +155,28 @@ class Ledger:
         self._advance()
 
     def completed(self, span_max: int) -> bytes:
-        """Show what is resolved beyond the watermark.
+        """Show what is resolved beyond the watermark, by this member or by an earlier one.
 
         Returns:
             One byte per offset from `next_offset` on, 1 where a record with that offset is resolved, without zeros at
             the end; offsets `span_max` or more above the watermark are left out.
         """
-        if len(self._done) == self._in_flight:
-            return b""
         watermark = self.next_offset
-        assert watermark is not None
+        if watermark is None or (len(self._done) == self._in_flight and not self._completed):
+            return b""
         assert self._next is not None
         flags = bytearray(min(self._next - watermark, span_max))
-        for low, stop, offset in _stretches(self._segments, self.tail):
+        for low, stop, offset in _stretches(self._segments, self.tail) if self._done else ():
             skipped = max(self._head - low, 0)
             above = offset + skipped - watermark
             if above >= span_max:
                 break
             marks = self._done[low + skipped - self._head : stop - self._head][: span_max - above]
             flags[above : above + len(marks)] = marks
+        if self._completed:
+            # What an earlier member completed and was not fetched again yet stays completed.
+            assert self._start is not None
+            flags += self._completed[self._next - self._start :][: span_max - len(flags)]
         return bytes(flags.rstrip(b"\0"))
 
     def _restore(self, segments: Collection[tuple[int, int]], first: int) -> None:

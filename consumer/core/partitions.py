@@ -35,8 +35,11 @@ class Admitted:
 class Partitions:
     """Every assigned partition."""
 
-    def __init__(self, options: FlowOptions) -> None:
-        """Start with none."""
+    def __init__(self, options: FlowOptions, uncommitted_max: int) -> None:
+        """Start with none; `uncommitted_max` settled records of a partition may wait for a commit beside the window."""
+        self._uncommitted_max = uncommitted_max
+        self._committed_heads: dict[TopicPartition, int] = {}
+        """The position that the last commit reached: what lies above would be inferred again after a crash."""
         self._flow = Flow(options)
         self._settled = Ledgers()
         self._resolved = Ledgers()
@@ -90,6 +93,7 @@ class Partitions:
         for partition in partitions:
             self._committed.pop(partition, None)
             self._topic_ids.pop(partition, None)
+            self._committed_heads.pop(partition, None)
 
     def admit(self, fetched: Slice) -> Admitted | None:
         """Take a slice into the ledgers; None if it is another member's now, or here already."""
@@ -121,18 +125,18 @@ class Partitions:
                 indices = [position - first for position in unresolved]
         values = fetched.values if indices is None else [fetched.values[i] for i in indices]
         size = sum(map(len, filter(None, values)))
-        self._flow.admit(partition, len(values), size, settled.span)
+        self._flow.admit(partition, len(values), size, self._span(partition))
         return Admitted(fetched, resolved.generation, positions, indices, size)
 
     def hold(self, run: Run) -> None:
         """Take note that copies of the payloads of a run are held, beside those that it came with."""
-        self._flow.admit(run.partition, 0, run.size, self._settled[run.partition].span)
+        self._flow.admit(run.partition, 0, run.size, self._span(run.partition))
 
     def drop(self, runs: Iterable[Run]) -> None:
         """Take note that the payloads of runs are held no more."""
         for run in runs:
             if self.is_current(run):
-                self._flow.resolve(run.partition, 0, run.size, self._settled[run.partition].span)
+                self._flow.resolve(run.partition, 0, run.size, self._span(run.partition))
 
     def is_current(self, run: Run) -> bool:
         """Tell whether a run's partition is still assigned, in the run's generation."""
@@ -144,7 +148,7 @@ class Partitions:
             ledger = self._settled.current(run.partition, run.generation)
             assert ledger is not None, "outcomes of an earlier generation are dropped before they are settled"
             ledger.resolve(run.positions)
-            self._flow.resolve(run.partition, len(run), 0, ledger.span)
+            self._flow.resolve(run.partition, len(run), 0, self._span(run.partition))
 
     def resolve(self, runs: Iterable[Run]) -> None:
         """Take note that the broker has acknowledged the outcomes of these records."""
@@ -167,11 +171,22 @@ class Partitions:
                 news[partition] = commit
         return news
 
-    def committed(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
-        """Take note that the broker has taken a commit."""
+    def heads(self) -> dict[TopicPartition, int]:
+        """Say which position each partition's watermark stands at, for `committed` to be told again."""
+        return {partition: self._resolved[partition].head for partition in self._resolved}
+
+    def committed(self, offsets: Mapping[TopicPartition, tuple[int, str]], heads: Mapping[TopicPartition, int]) -> None:
+        """Take note that the broker has taken a commit, which was made when the watermarks stood at `heads`."""
         for partition, commit in offsets.items():
             if partition in self._resolved:
                 self._committed[partition] = commit
+                self._committed_heads[partition] = heads[partition]
+                self._flow.resolve(partition, 0, 0, self._span(partition))
+
+    def fits(self, run: Run) -> bool:
+        """Tell whether the next commit can name all records of a run, should they be completed and others not."""
+        next_offset = self._resolved[run.partition].next_offset
+        return next_offset is None or run.offsets[-1] - next_offset < offset_map.SPAN_MAX
 
     def watermarks(self) -> dict[TopicPartition, int]:
         """Say the next offset of each partition where one is known."""
@@ -191,8 +206,14 @@ class Partitions:
         """Say how much to fetch and what to pause or resume; see `Flow.decide`."""
         return self._flow.decide(now)
 
+    def _span(self, partition: TopicPartition) -> int:
+        """Measure a partition's window: what is not settled, or what is not committed beyond what may wait for that."""
+        uncommitted = self._resolved[partition].tail - self._committed_heads.get(partition, 0)
+        return max(self._settled[partition].span, uncommitted - self._uncommitted_max)
+
     def _open(self, partition: TopicPartition, start: int | None, completed: bytes) -> None:
         """Begin a generation in both ledgers."""
+        self._committed_heads.pop(partition, None)
         resolved = self._resolved.open(partition, start, completed)
         settled = self._settled.open(partition, start, completed)
         assert resolved.generation == settled.generation, "both ledgers are opened together"

@@ -53,6 +53,8 @@ class ModelWhereabouts:
     """The worker that was asked to try a broken model again."""
     failure: Failure | None = None
     """Why the breaker is open."""
+    parked: Failure | None = None
+    """Why its output topic takes nothing."""
 
     @property
     def is_loading(self) -> bool:
@@ -120,11 +122,12 @@ class Placement:
         if worker not in self._slots:
             return False
         state = self._models[model]
-        was_loading = state.states.get(worker) is ModelState.LOADING
-        state.follow(worker, ModelEvent.LOAD_FAILED if was_loading else ModelEvent.BROKE)
+        was = state.states.get(worker)
+        state.follow(worker, ModelEvent.LOAD_FAILED if was is ModelState.LOADING else ModelEvent.BROKE)
         was_open = state.breaker.is_open
-        if was_loading and not was_open and ModelState.READY in state.states.values():
+        if was is not ModelState.READY and not was_open and ModelState.READY in state.states.values():
             state.unfit.add(worker)
+            state.prober = None
             return False
         self._open(state, failure, now)
         return not was_open
@@ -132,17 +135,24 @@ class Placement:
     def ready(self, model: ModelId) -> Collection[WorkerId]:
         """Name the workers that can take records of a model now."""
         state = self._models[model]
-        if state.breaker.is_open:
+        if state.breaker.is_open or state.parked is not None:
             return ()
         return [worker for worker, life in state.states.items() if life is ModelState.READY]
 
-    def broken(self) -> dict[ModelId, Failure]:
-        """Name the models whose breakers are open, with the reason."""
-        return {
-            model: state.failure
-            for model, state in self._models.items()
-            if state.breaker.is_open and state.failure is not None
+    def unavailable(self) -> dict[ModelId, Failure]:
+        """Name the models that take no records, since they are broken or their output topic is parked, and why."""
+        reasons = {
+            model: state.failure if state.breaker.is_open else state.parked for model, state in self._models.items()
         }
+        return {model: failure for model, failure in reasons.items() if failure is not None}
+
+    def park(self, model: ModelId, failure: Failure) -> None:
+        """Take note that a model's results find no topic."""
+        self._models[model].parked = failure
+
+    def resume(self, model: ModelId) -> None:
+        """Take note that a model's results find their topic again."""
+        self._models[model].parked = None
 
     def wanted(
         self, waiting_s: Mapping[ModelId, float], load_s: Callable[[WorkerId], float], now: float
@@ -156,26 +166,32 @@ class Placement:
             if state.breaker.is_open:
                 if state.breaker.is_due(now):
                     yield from self._try_again(model, state, load_s, now)
-            elif model in waiting_s and not state.is_loading:
-                is_first = not state.states
-                has_enough = waiting_s[model] * 1000 <= self._options.spread_work_ms_min * len(state.states)
-                if is_first or not has_enough:
+            elif model in waiting_s and not state.is_loading and state.prober is None:
+                ready = sum(life is ModelState.READY for life in state.states.values())
+                if not ready:
+                    yield from self._revive(model, state, load_s)
+                elif waiting_s[model] * 1000 > self._options.spread_work_ms_min * ready:
                     yield from self._load(model, state, load_s)
 
     def _try_again(
         self, model: ModelId, state: ModelWhereabouts, load_s: Callable[[WorkerId], float], now: float
     ) -> Iterator[Load | Probe]:
-        """Probe a broken model where it is loaded, else load it."""
+        """Make the attempt that a broken model is due."""
+        for action in self._revive(model, state, load_s):
+            state.breaker.attempt(now)
+            state.prober = action.worker
+            yield action
+
+    def _revive(
+        self, model: ModelId, state: ModelWhereabouts, load_s: Callable[[WorkerId], float]
+    ) -> Iterator[Load | Probe]:
+        """Probe a model that no worker has ready where it is loaded and broke, else load it."""
         broken = next((worker for worker, life in state.states.items() if life is ModelState.BROKEN), None)
         if broken is not None:
-            state.breaker.attempt(now)
             state.prober = broken
             yield Probe(broken, model)
         elif not state.is_loading:
-            for action in self._load(model, state, load_s):
-                state.breaker.attempt(now)
-                state.prober = action.worker
-                yield action
+            yield from self._load(model, state, load_s)
 
     def _load(self, model: ModelId, state: ModelWhereabouts, load_s: Callable[[WorkerId], float]) -> Iterator[Load]:
         """Have the least loaded worker that may serve a model and lacks it load it."""

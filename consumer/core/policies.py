@@ -17,6 +17,8 @@ from consumer.core.scheduling import ModelShare, SchedulingOptions
 class DispatcherOptions:
     """The options of every part."""
 
+    exactly_once: bool = False
+    """Whether outcomes and offsets are committed in one transaction."""
     flow: FlowOptions = field(default_factory=FlowOptions)
     scheduling: SchedulingOptions = field(default_factory=SchedulingOptions)
     placement: PlacementOptions = field(default_factory=PlacementOptions)

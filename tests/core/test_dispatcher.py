@@ -9,8 +9,9 @@ from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.breaker import BreakerOptions
 from consumer.core.commits import CommitOptions
-from consumer.core.dispatcher import PAYLOAD_LOST, Dispatcher
+from consumer.core.dispatcher import Dispatcher
 from consumer.core.flow import FlowOptions
+from consumer.core.outcomes import PAYLOAD_LOST
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Disposition, Failure, Slice, TopicPartition, WorkerId
@@ -159,7 +160,7 @@ def test_records_of_a_broken_model_wait_at_no_charge() -> None:
     assert note.name == "model.broken"
     assert rig.answer(sent, {0: BROKEN, 1: BROKEN}) == []
     assert rig.ask(on.Tick(), do.Dispatch) == []
-    assert rig.core.broken() == {"a": BROKEN}
+    assert rig.core.unavailable() == {"a": BROKEN}
     rig.now = 1.0
     assert rig.ask(on.Tick(), do.Probe) == [do.Probe(rig.worker, "a")]
     rig.tell(on.ModelProbed(rig.worker, "a"))

@@ -11,6 +11,11 @@ from tests.strategies import PARTITIONS, UNHURRIED, make_run
 OPTIONS = CommitOptions(interval_ms=100, records_max=50, retry_ms=20)
 
 
+def no_news() -> bool:
+    """Say that there is nothing to commit."""
+    return False
+
+
 @given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), max_size=8), st.data())
 @UNHURRIED
 def test_every_record_leaves_once(handed: list[list[int]], data: st.DataObject) -> None:
@@ -49,20 +54,20 @@ def test_a_barrier_passes_no_later_ticket() -> None:
 
 def test_a_barrier_is_due_by_time_by_count_and_at_once_when_urgent() -> None:
     """Nothing is flushed for nothing; else the interval, the count or the urgency decides, and one is enough."""
-    rhythm = CommitRhythm(OPTIONS, 0.0)
-    assert not rhythm.flush_is_due(0, 10.0)
-    assert not rhythm.flush_is_due(1, 0.05)
-    assert rhythm.flush_is_due(1, 0.1)
-    assert rhythm.flush_is_due(50, 0.0)
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
+    assert not rhythm.flush_is_due(0, no_news, 10.0)
+    assert not rhythm.flush_is_due(1, no_news, 0.05)
+    assert rhythm.flush_is_due(1, no_news, 0.1)
+    assert rhythm.flush_is_due(50, no_news, 0.0)
     rhythm.is_urgent = True
-    assert rhythm.flush_is_due(1, 0.0)
+    assert rhythm.flush_is_due(1, no_news, 0.0)
     rhythm.is_flushing = True
-    assert not rhythm.flush_is_due(50, 10.0)
+    assert not rhythm.flush_is_due(50, no_news, 10.0)
 
 
 def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
     """A barrier that passed makes a commit due; one is on its way at a time; after a refusal there is a pause."""
-    rhythm = CommitRhythm(OPTIONS, 0.0)
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
     assert not rhythm.commit_is_due(0, 0.05)
     assert rhythm.commit_is_due(0, 0.1)
     rhythm.flushed()
@@ -81,9 +86,37 @@ def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
 
 def test_a_commit_nobody_polls_for_is_forgotten() -> None:
     """Inside a revocation the answer to an earlier commit cannot come: the next one is not kept waiting."""
-    rhythm = CommitRhythm(OPTIONS, 0.0)
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
     rhythm.committing()
     rhythm.is_urgent = True
     assert not rhythm.commit_is_due(0, 1.0)
     rhythm.forget()
     assert rhythm.commit_is_due(0, 1.0)
+
+
+def test_a_barrier_never_overtakes_the_commit_of_the_one_before() -> None:
+    """What a barrier delivered is committed first; in a transaction the next barrier waits for that commit's answer."""
+    for is_transactional in (False, True):
+        rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=is_transactional)
+        rhythm.flushed()
+        assert not rhythm.flush_is_due(50, no_news, 1.0)
+        assert rhythm.commit_is_due(50, 1.0)
+        rhythm.committing()
+        assert rhythm.flush_is_due(50, no_news, 1.0) != is_transactional
+        rhythm.committed(1.0, is_refused=False)
+        assert rhythm.flush_is_due(50, no_news, 1.0)
+
+
+def test_a_transaction_is_committed_after_its_barrier_only() -> None:
+    """Offsets alone need a barrier, too; without news there is none; after an abort there is one in any case."""
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=True)
+    assert not rhythm.flush_is_due(0, no_news, 1.0)
+    assert rhythm.flush_is_due(0, lambda: True, 1.0)
+    assert not rhythm.commit_is_due(0, 1.0)
+    rhythm.flushed()
+    assert rhythm.commit_is_due(0, 1.0)
+    rhythm.committing()
+    rhythm.committed(1.0, is_refused=True)
+    assert not rhythm.commit_is_due(0, 5.0)
+    assert not rhythm.flush_is_due(0, no_news, 1.01)
+    assert rhythm.flush_is_due(0, no_news, 1.02)

@@ -106,7 +106,9 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.has_completed == any(offset >= (beyond_last or 0) for offset in self.remembered)
         if watermark is not None:
             beyond = {offset for offset, done in zip(self.offsets, self.done, strict=True) if done}
-            beyond = {offset for offset in beyond if offset > watermark}
+            # What was completed before and was not fetched again yet must not be forgotten by the next commit.
+            beyond |= {offset for offset in self.remembered if offset >= (beyond_last or 0)}
+            beyond = {offset for offset in beyond if offset >= watermark}
             for span_max in (5, offset_map.SPAN_MAX):
                 shown = ledger.completed(span_max)
                 assert not shown or shown[-1] == 1

@@ -35,7 +35,7 @@ def admitted(partitions: Partitions, offsets: list[int]) -> list[Run]:
 
 def assigned(next_offset: int | None = None, metadata: str = "", topic_id: str = "t") -> Partitions:
     """Make partitions with one assigned."""
-    partitions = Partitions(OPTIONS)
+    partitions = Partitions(OPTIONS, 1000)
     partitions.assign({TP: Position(next_offset, metadata, topic_id)})
     return partitions
 
@@ -52,7 +52,7 @@ def test_what_is_settled_weighs_no_more_and_what_is_resolved_is_committed() -> N
     assert partitions.commits() == {TP: (5, "")}
     partitions.resolve(runs)
     assert partitions.commits() == {TP: (8, "")}
-    partitions.committed(partitions.commits())
+    partitions.committed(partitions.commits(), partitions.heads())
     assert partitions.commits() == {}
 
 
@@ -71,13 +71,24 @@ def test_completed_records_beyond_the_watermark_survive_in_the_metadata() -> Non
     assert after.commits()[TP] == (4, "")
 
 
+def test_the_map_outlives_a_member_that_fetched_nothing() -> None:
+    """A commit made before completed records are fetched again still names them."""
+    before = assigned()
+    before.resolve([admitted(before, [0, 1, 2, 3])[0].pick([1, 3])])
+    committed = before.commits()[TP]
+    idle = assigned(*committed)
+    assert idle.commits() == {}
+    admitted(idle, [0, 1])
+    assert idle.commits() == {}
+
+
 @pytest.mark.parametrize(("metadata", "topic_id"), [("junk", "t"), (None, "another topic of the name")])
 def test_metadata_that_is_not_ours_is_told_and_not_believed(metadata: str | None, topic_id: str) -> None:
     """A foreign or outdated map is refused with a reason, and everything is inferred."""
     before = assigned()
     before.resolve([admitted(before, [0, 1])[0].pick([1])])
     told = before.commits()[TP][1] if metadata is None else metadata
-    partitions = Partitions(OPTIONS)
+    partitions = Partitions(OPTIONS, 1000)
     ((partition, reason),) = partitions.assign({TP: Position(0, told, topic_id)})
     assert partition == TP
     assert reason

@@ -65,14 +65,14 @@ def test_a_model_that_fails_to_load_is_tried_again_with_backoff() -> None:
     made = placement()
     wanted(made, a=1.0)
     assert made.failed(TWO, A, BROKEN, 0.0)
-    assert made.broken() == {A: BROKEN}
+    assert made.unavailable() == {A: BROKEN}
     assert wanted(made, 0.9, a=1.0) == []
     assert wanted(made, 1.0, a=1.0) == [Load(TWO, A)]
     assert not made.failed(TWO, A, BROKEN, 1.0)
     assert wanted(made, 2.9, a=1.0) == []
     assert wanted(made, 3.0, a=1.0) == [Load(TWO, A)]
     made.loaded(TWO, A)
-    assert made.broken() == {}
+    assert made.unavailable() == {}
     assert list(made.ready(A)) == [TWO]
 
 
@@ -96,7 +96,7 @@ def test_a_worker_that_dies_loading_breaks_the_model() -> None:
     made.loaded(TWO, A)
     wanted(made, b=0.01)
     assert made.remove_worker(TWO, 0.0) == [B]
-    assert made.broken().keys() == {B}
+    assert made.unavailable().keys() == {B}
     assert wanted(made, a=0.01) == [Load(ONE, A)]
 
 

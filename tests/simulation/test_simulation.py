@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.simulation.world import World
+from tests.simulation.world import LOG_RECORDS, World
 
 SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "400"))
 FIRST_SEED = int(os.environ.get("SIMULATION_SEED", "0"))
@@ -15,16 +15,28 @@ BLOCKS = 8
 def test_promises_hold_in_every_schedule(block: int) -> None:
     """P1, P2, P4 and P6 hold after every step of a faulty schedule, and once faults stop everything is committed."""
     for seed in range(FIRST_SEED + block, FIRST_SEED + SCHEDULES, BLOCKS):
-        world = World(seed)
-        try:
-            for _ in range(250):
-                world.step()
-            world.settle()
-            for tp, log in world.logs.items():
-                for stored in log:
-                    assert world.outcomes[tp, stored.offset], f"P4: {tp} {stored.offset} has no outcome"
-        except AssertionError as error:
-            raise AssertionError(f"SIMULATION_SEED={seed} SIMULATION_SCHEDULES=1: {error}") from error
+        run_schedule(World(seed), seed, outcomes_max=LOG_RECORDS)
+
+
+@pytest.mark.parametrize("block", range(BLOCKS))
+def test_exactly_once_holds_in_every_schedule(block: int) -> None:
+    """P4: where outcomes and offsets are committed together, every record has one outcome, through any crash."""
+    for seed in range(FIRST_SEED + block, FIRST_SEED + SCHEDULES, BLOCKS):
+        run_schedule(World(seed, exactly_once=True), seed, outcomes_max=1)
+
+
+def run_schedule(world: World, seed: int, outcomes_max: int) -> None:
+    """Let faults happen, then let it settle, and look at every record."""
+    try:
+        for _ in range(250):
+            world.step()
+        world.settle()
+        for tp, log in world.logs.items():
+            for stored in log:
+                outcomes = world.outcomes[tp, stored.offset]
+                assert 1 <= len(outcomes) <= outcomes_max, f"P4: {tp} {stored.offset} has the outcomes {outcomes}"
+    except AssertionError as error:
+        raise AssertionError(f"SIMULATION_SEED={seed} SIMULATION_SCHEDULES=1: {error}") from error
 
 
 def test_without_faults_every_record_has_exactly_one_outcome() -> None:

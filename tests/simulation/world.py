@@ -7,7 +7,7 @@ promises against that. A schedule is replayed by its seed.
 import random
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from consumer.core import actions as do
 from consumer.core import events as on
@@ -65,16 +65,18 @@ class HandedOver:
     index: int
     partition: TopicPartition
     offset: int
-    is_result: bool
+    model: str | None
+    """Whose result it is; None for a dead letter."""
     is_refused: bool
 
 
 class World:
     """Everything outside the core, in one process and one thread."""
 
-    def __init__(self, seed: int, *, has_faults: bool = True) -> None:
+    def __init__(self, seed: int, *, has_faults: bool = True, exactly_once: bool = False) -> None:
         self.random = random.Random(seed)
         self.has_faults = has_faults
+        self.options = replace(OPTIONS, exactly_once=exactly_once)
         self.now = 0.0
         self.logs = {TopicPartition("in", number): self._log() for number in range(3)}
         self.kinds = {(tp, stored.offset): stored.kind for tp, log in self.logs.items() for stored in log}
@@ -82,6 +84,8 @@ class World:
         self.outcomes: dict[tuple[TopicPartition, int], list[str]] = defaultdict(list)
         self.faults = 0
         self.broken: set[str] = set()
+        self.closed_topics: set[str] = set()
+        """Models whose result topics take nothing; the broker's state, so it outlives the supervisor."""
         self._boot()
 
     # -- the supervisor's life
@@ -91,10 +95,19 @@ class World:
         policies = {
             model: ModelPolicy(share=ModelShare(rows_max=8), place=ModelPlace(breaker=BREAKER)) for model in MODELS
         }
-        self.core = Dispatcher(OPTIONS, policies, 2, self.random.random, self.now)
+        self.core = Dispatcher(self.options, policies, 2, self.random.random, self.now)
         self.workers: dict[WorkerId, FakeWorker] = {}
         self.sink: deque[HandedOver] = deque()
+        """Handed over, and not acknowledged."""
+        self.transaction: list[HandedOver] = []
+        """Acknowledged inside the open transaction: nobody sees it before the commit."""
+        self.parked: list[HandedOver] = []
+        """Handed over for a topic that takes nothing now."""
+        self.behind_barrier: list[HandedOver] = []
+        """Handed over after the barrier of the transaction that is being committed."""
+        self.is_sealed = False
         self.is_flushing = False
+        self.last_ticket = Ticket(0)
         self.owned: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.pending_commit: dict[TopicPartition, tuple[int, str]] | None = None
@@ -119,6 +132,8 @@ class World:
         """Stop the faults and turn until everything is committed."""
         self.has_faults = False
         self.broken.clear()
+        for model in list(self.closed_topics):
+            self._toggle_topic(model)
         for _ in range(steps_max):
             missing = [tp for tp in self.logs if tp not in self.owned]
             if missing:
@@ -144,7 +159,7 @@ class World:
 
     def _fault(self) -> None:
         self.faults += 1
-        fault = self.random.choice(["kill", "revoke", "lose", "crash", "break", "grow"])
+        fault = self.random.choice(["kill", "revoke", "lose", "crash", "break", "grow", "park"])
         if fault == "kill" and self.workers:
             self._kill(self.random.choice(list(self.workers)))
         elif fault == "revoke" and self.owned:
@@ -153,12 +168,25 @@ class World:
             self._lose(self.random.sample(list(self.owned), 1))
         elif fault == "crash" and self.random.random() < 0.3:
             self._boot()
+        elif fault == "park" and not self.options.exactly_once:
+            self._toggle_topic(self.random.choice(MODELS))
         elif fault == "break":
             self.broken ^= {self.random.choice(MODELS)}
         elif fault == "grow":
             missing = [tp for tp in self.logs if tp not in self.owned]
             if missing:
                 self._assign([self.random.choice(missing)])
+
+    def _toggle_topic(self, model: str) -> None:
+        """Close a model's result topic, or open it again and deliver what was parked."""
+        self.closed_topics ^= {model}
+        if model not in self.closed_topics:
+            self._tell(on.TopicResumed(f"results.{model}", model))
+            ready = [handed for handed in self.parked if handed.model == model]
+            self.parked = [handed for handed in self.parked if handed.model != model]
+            for handed in ready:
+                self.outcomes[handed.partition, handed.offset].append("result")
+                self._tell(on.Unparked(handed.ticket, handed.index))
 
     def _kill(self, worker: WorkerId) -> None:
         del self.workers[worker]
@@ -171,7 +199,8 @@ class World:
 
     def _revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """Take partitions away, with some time to finish."""
-        self._forget_commit()
+        if not self.options.exactly_once:
+            self._forget_commit()
         self._tell(on.Revoking(partitions))
         for _ in range(self.random.randint(0, 40)):
             if self.core.is_quiet(partitions):
@@ -184,6 +213,17 @@ class World:
             self._tell(on.Tick())
         self._lose(partitions)
 
+    def _abort(self) -> None:
+        """Drop what is not ours any more from everything that is not committed; the rest is produced again."""
+        for name in ("sink", "behind_barrier"):
+            setattr(self, name, type(getattr(self, name))(h for h in getattr(self, name) if h.partition in self.owned))
+        self.transaction = [handed for handed in self.transaction if handed.partition in self.owned]
+        if self.pending_commit is not None:
+            told = {tp: offset for tp, (offset, _) in self.pending_commit.items()}
+            self.pending_commit = None
+            self._end_transaction(self.transaction)
+            self._tell(on.Committed(told, "aborted"))
+
     def _forget_commit(self) -> None:
         """Lose the answer to a commit: nobody polls for it inside a revocation."""
         self.pending_commit = None
@@ -192,6 +232,9 @@ class World:
         for tp in partitions:
             del self.owned[tp]
             self.paused.discard(tp)
+        self.parked = [handed for handed in self.parked if handed.partition in self.owned]
+        if self.options.exactly_once:
+            self._abort()
         self._tell(on.Revoked(partitions))
 
     # -- what goes on
@@ -284,24 +327,46 @@ class World:
             if handed.is_refused:
                 failure = Failure("too-large", "KafkaError", "too large")
                 self._tell(on.DeliveryFailed(handed.ticket, handed.index, failure))
+            elif handed.model in self.closed_topics:
+                if not any(each.model == handed.model for each in self.parked):
+                    self._tell(on.TopicParked(f"results.{handed.model}", handed.model, _broken()))
+                self.parked.append(handed)
+                self._tell(on.Parked(handed.ticket, handed.index))
+            elif self.options.exactly_once:
+                self.transaction.append(handed)
             else:
-                self.outcomes[handed.partition, handed.offset].append("result" if handed.is_result else "dead letter")
+                self._publish(handed)
         if self.is_flushing and not self.sink:
             self.is_flushing = False
             self._tell(on.Delivered(self.last_ticket))
+
+    def _publish(self, handed: HandedOver) -> None:
+        """Let every reader see an outcome."""
+        self.outcomes[handed.partition, handed.offset].append("dead letter" if handed.model is None else "result")
 
     def _answer_commit(self) -> None:
         offsets = self.pending_commit
         assert offsets is not None
         self.pending_commit = None
         told = {tp: offset for tp, (offset, _) in offsets.items()}
-        if self.has_faults and self.random.random() < 0.1:
-            self._tell(on.Committed(told, "REBALANCE_IN_PROGRESS"))
-            return
-        for tp, commit in offsets.items():
-            if tp in self.owned:  # else its generation is over, and the broker refuses it
-                self.committed[tp] = commit
-        self._tell(on.Committed(told))
+        is_refused = self.has_faults and self.random.random() < 0.1
+        if not is_refused:
+            for tp, commit in offsets.items():
+                if tp in self.owned:  # else its generation is over, and the broker refuses it
+                    self.committed[tp] = commit
+            for handed in self.transaction:
+                self._publish(handed)
+        if self.options.exactly_once:
+            self._end_transaction(retained=self.transaction if is_refused else [])
+        self._tell(on.Committed(told, "REBALANCE_IN_PROGRESS" if is_refused else None))
+
+    def _end_transaction(self, retained: Sequence[HandedOver]) -> None:
+        """Begin the next one, with what an abort left over for partitions that are still ours."""
+        self.transaction = [handed for handed in retained if handed.partition in self.owned]
+        self.sink.extend(self.behind_barrier)
+        if self.behind_barrier:
+            self.last_ticket = self.behind_barrier[-1].ticket
+        self.behind_barrier, self.is_sealed = [], False
 
     # -- the core's wishes
 
@@ -313,14 +378,15 @@ class World:
         match action:
             case do.Spawn() | do.Load() | do.Probe() | do.Dispatch():
                 self._perform_on_workers(action)
-            case do.Produce(ticket, _, runs, values, keys):
+            case do.Produce(ticket, model, runs, values, keys):
                 assert len(values) == len(keys) == sum(map(len, runs)), "columns of unequal length"
-                self._hand_over(ticket, runs, is_result=True)
+                self._hand_over(ticket, model, runs)
             case do.DeadLetter(ticket, run, failures):
                 assert len(failures) == len(run) == len(run.values), "columns of unequal length"
-                self._hand_over(ticket, [run], is_result=False)
+                self._hand_over(ticket, None, [run])
             case do.Flush():
                 self.is_flushing = True
+                self.is_sealed = self.options.exactly_once
             case do.Commit(offsets):
                 assert self.pending_commit is None, "two commits on their way"
                 self.pending_commit = dict(offsets)
@@ -346,15 +412,17 @@ class World:
             case _:
                 pass
 
-    def _hand_over(self, ticket: Ticket, runs: Sequence[Run], *, is_result: bool) -> None:
-        self.last_ticket = ticket
+    def _hand_over(self, ticket: Ticket, model: str | None, runs: Sequence[Run]) -> None:
         index = 0
         for run in runs:
             for offset in run.offsets:
                 assert run.partition in self.owned, "P2: an outcome for a partition that is not ours"
-                is_refused = is_result and self.kinds[run.partition, offset] == "bulky"
-                self.sink.append(HandedOver(ticket, index, run.partition, offset, is_result, is_refused))
+                is_refused = model is not None and self.kinds[run.partition, offset] == "bulky"
+                handed = HandedOver(ticket, index, run.partition, offset, model, is_refused)
+                (self.behind_barrier if self.is_sealed else self.sink).append(handed)
                 index += 1
+        if not self.is_sealed:
+            self.last_ticket = ticket
 
     # -- what must hold
 
@@ -365,7 +433,9 @@ class World:
                     break
                 assert self.outcomes[tp, stored.offset], f"P1: {tp} committed {next_offset}, but not {stored.offset}"
             assert len(metadata) <= 4096
-        assert self.core.partitions.records <= OPTIONS.flow.records_max + FETCH_MAX, "P6: too many records in flight"
+        # Each partition may use its share even while others hold what was theirs before it was assigned.
+        records_max = 1.5 * OPTIONS.flow.records_max + FETCH_MAX
+        assert self.core.partitions.records <= records_max, "P6: too many records in flight"
         assert self.core.partitions.records >= 0
         assert self.core.partitions.size >= 0
 

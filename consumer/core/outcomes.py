@@ -1,0 +1,153 @@
+"""From settled records to delivered ones: results and dead letters on their way through the sink.
+
+Owns every outcome from its hand-over until the broker has it, and the tickets between. Must not know what became of a
+record before, nor when barriers and commits are due.
+
+Theory of operation. An outcome is handed over under a ticket and is *resolved* when a barrier has passed its ticket.
+One that its topic does not take for now is *parked* in the sink: no barrier resolves it, only its own delivery does.
+Where each outcome must be committed together with its offset (exactly-once), one whose offset is too far above the
+watermark to be named in the commit's metadata is *withheld* here until the watermark has come closer: produced earlier,
+it would be produced again after a crash.
+"""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from consumer.core.actions import DeadLetter, Produce
+from consumer.core.handover import Handover
+from consumer.core.leases import Lease
+from consumer.core.partitions import Partitions
+from consumer.core.settlement import original
+from consumer.core.types import ChunkId, Failure, ModelId, Run, Ticket, TopicPartition
+
+PAYLOAD_LOST = "its payload is no longer at hand: read it from its source offset"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Results of one model: `values` and `keys` are columns over the records of `runs`."""
+
+    model: ModelId
+    runs: Sequence[Run]
+    values: Sequence[bytes]
+    keys: Sequence[bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Dead letters: `failures` is a column over the records of `run`."""
+
+    run: Run
+    failures: Sequence[Failure]
+
+
+class Outcomes:
+    """Every outcome between its settlement and its delivery."""
+
+    def __init__(self, partitions: Partitions, *, must_fit: bool) -> None:
+        """Start with none; `must_fit` withholds what the next commit could not name."""
+        self._partitions = partitions
+        self._must_fit = must_fit
+        self._handover = Handover()
+        self._withheld: deque[Results | Letters] = deque()
+        self._parked: dict[tuple[Ticket, int], Run] = {}
+
+    @property
+    def undelivered(self) -> int:
+        """Outcomes handed over that a barrier would tell of."""
+        return self._handover.records
+
+    @property
+    def parked(self) -> int:
+        """Outcomes that wait in the sink for their topics."""
+        return len(self._parked)
+
+    def touch(self, partitions: Collection[TopicPartition]) -> bool:
+        """Tell whether an outcome of these partitions is withheld or on its way; parked ones would take too long."""
+        runs = (run for each in self._withheld for run in (each.runs if isinstance(each, Results) else [each.run]))
+        return self._handover.touch(partitions) or any(run.partition in partitions for run in runs)
+
+    def results(self, results: Results, chunk: ChunkId | None) -> Iterator[Produce]:
+        """Hand over results that came back in a chunk, or withhold them."""
+        if self._must_fit and not all(map(self._partitions.fits, results.runs)):
+            first = 0
+            for run in results.runs:
+                place = slice(first, first + len(run))
+                single = Results(results.model, [run], results.values[place], results.keys[place])
+                first += len(run)
+                if self._partitions.fits(run):
+                    yield self._produce(single, chunk)
+                else:
+                    self._withheld.append(single)
+            return
+        yield self._produce(results, chunk)
+
+    def letters(self, run: Run, failures: Sequence[Failure]) -> Iterator[DeadLetter]:
+        """Hand over dead letters, payloads included, or withhold them."""
+        if self._must_fit and not self._partitions.fits(run):
+            self._withheld.append(Letters(run, failures))
+            return
+        yield self._dead_letter(Letters(run, failures))
+
+    def release(self) -> Iterator[Produce | DeadLetter]:
+        """Hand over what was withheld and can be named in a commit by now; forget what is nobody's any more."""
+        for _ in range(len(self._withheld)):
+            each = self._withheld.popleft()
+            run = each.runs[0] if isinstance(each, Results) else each.run
+            if not self._partitions.is_current(run):
+                continue
+            if not self._partitions.fits(run):
+                self._withheld.append(each)
+            elif isinstance(each, Results):
+                yield self._produce(each, None)
+            else:
+                yield self._dead_letter(each)
+
+    def deliver(self, ticket: Ticket) -> None:
+        """Resolve everything up to a ticket that a barrier has passed."""
+        self._partitions.resolve(self._handover.deliver(ticket))
+
+    def park(self, ticket: Ticket, index: int) -> None:
+        """Take note that an outcome waits in the sink for its topic."""
+        found = self._handover.withdraw(ticket, index)
+        if found is not None:
+            run, _, i = found
+            self._parked[ticket, index] = run.bare(i, i + 1)
+
+    def unpark(self, ticket: Ticket, index: int) -> None:
+        """Resolve an outcome that was parked and is delivered now."""
+        run = self._parked.pop((ticket, index), None)
+        if run is not None:
+            self._partitions.resolve([run])
+
+    def give_up(self, ticket: Ticket, index: int, failure: Failure, answered: Iterable[Lease]) -> Iterator[DeadLetter]:
+        """Make a dead letter of a record whose result the broker does not take.
+
+        Args:
+            ticket: The hand-over.
+            index: The record's number in it.
+            failure: Why.
+            answered: The chunks whose payloads can still be read.
+        """
+        parked = self._parked.pop((ticket, index), None)
+        run, chunk, i = (parked, None, 0) if parked else self._handover.withdraw(ticket, index) or (None, None, 0)
+        if run is None or not self._partitions.is_current(run):
+            return
+        letter = original(answered, run, chunk, i)
+        if letter is None:
+            letter = run.pick_bare([i])
+            letter.values = [None]
+            failure = Failure(failure.reason, failure.error, f"{failure.message}; {PAYLOAD_LOST}", failure.disposition)
+        # Settled before, by the result: only its outcome is another one now.
+        yield DeadLetter(self._handover.hand([letter.bare(0, 1)]), letter, [failure])
+
+    def _produce(self, results: Results, chunk: ChunkId | None) -> Produce:
+        ticket = self._handover.hand(results.runs, chunk)
+        self._partitions.settle(results.runs)
+        return Produce(ticket, results.model, results.runs, results.values, results.keys)
+
+    def _dead_letter(self, letters: Letters) -> DeadLetter:
+        ticket = self._handover.hand([letters.run.bare(0, len(letters.run))])
+        self._partitions.settle([letters.run])
+        return DeadLetter(ticket, letters.run, letters.failures)
