@@ -1,24 +1,73 @@
 """Small models that a test can make slow, fail or die, by what a record says.
 
-Copied beside a test's configuration: workers import it from there. A value of `POISON` raises, one of `KILLER` ends
-the process, one of `SLEEPER` holds its batch up.
+Copied beside a test's configuration: workers import it from there. What is not a special value is doubled.
 """
 
+import ctypes
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 
 POISON = -666.0
+"""Raises."""
 KILLER = -999.0
+"""Ends the process by SIGKILL, as the kernel does when memory is short."""
 SLEEPER = -333.0
+"""Holds its batch up."""
 SLEEP_S = 5.0
+SEGFAULT = -901.0
+"""Reads from address 0."""
+LEAVER = -902.0
+"""Ends the process with exit code 0."""
+SPINNER = -903.0
+"""A loop in Python that never ends."""
+BLOCKER = -904.0
+"""A call into C that never returns and keeps the interpreter's lock."""
+DEAF_SPINNER = -905.0
+"""Blocks every signal that can be blocked, then loops."""
+
+
+def _sleep() -> None:
+    time.sleep(SLEEP_S)
+
+
+def _raise() -> None:
+    raise ValueError("this batch has a poisonous record")
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+def _block() -> None:
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def _spin_deaf() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+    _spin()
+
+
+DEEDS: Mapping[float, Callable[[], object]] = {
+    SLEEPER: _sleep,
+    POISON: _raise,
+    KILLER: lambda: os.kill(os.getpid(), signal.SIGKILL),
+    SEGFAULT: lambda: ctypes.string_at(0),
+    LEAVER: lambda: os._exit(0),
+    SPINNER: _spin,
+    BLOCKER: _block,
+    DEAF_SPINNER: _spin_deaf,
+}
 
 
 class Double(torch.nn.Module):
-    """Doubles its input; breaks on what it is told to break on."""
+    """Doubles its input; does to its process what a record says."""
 
     def __init__(self, delay_s: float = 0.0) -> None:
         super().__init__()
@@ -28,12 +77,11 @@ class Double(torch.nn.Module):
         """Double rows of any width."""
         if self.delay_s:
             time.sleep(self.delay_s)
-        if (x == SLEEPER).any():
-            time.sleep(SLEEP_S)
-        if (x == POISON).any():
-            raise ValueError("this batch has a poisonous record")
-        if (x == KILLER).any():
-            os.kill(os.getpid(), signal.SIGKILL)
+        # Everything special is negative: an ordinary batch costs one look.
+        if (x < 0).any():
+            for value, do in DEEDS.items():
+                if (x == value).any():
+                    do()
         return 2 * x
 
 
@@ -49,3 +97,36 @@ class Broken(torch.nn.Module):
         if self.flag.exists():
             raise RuntimeError("the flag is up")
         return 2 * x
+
+
+class Narrow(torch.nn.Module):
+    """Has no memory for more than a few rows."""
+
+    def __init__(self, rows_max: int) -> None:
+        super().__init__()
+        self.rows_max = rows_max
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run out of memory beyond `rows_max` rows, or at a row that says so."""
+        if len(x) > self.rows_max or (x == POISON).any():
+            raise torch.OutOfMemoryError("no room for so many rows")
+        return 2 * x
+
+
+class Wide(torch.nn.Module):
+    """Makes large results, and dies while they are being written, once for each token in a directory."""
+
+    def __init__(self, width: int, tokens: str) -> None:
+        super().__init__()
+        self.width = width
+        self.tokens = Path(tokens)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Repeat each row's double `width` times."""
+        if (x > 0).any():
+            for token in sorted(self.tokens.iterdir()):
+                delay_s = float(token.name)
+                token.unlink()
+                threading.Timer(delay_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+                break
+        return (2 * x[:, :1]).repeat(1, self.width)

@@ -47,14 +47,16 @@ class Outcome:
 class Archive:
     """Every outcome that was ever seen, also of topics that are gone; safe to use from several threads."""
 
-    def __init__(self, servers: str, prefix: str, requests: str) -> None:
+    def __init__(self, servers: str, prefix: str, requests: str, since_s: float = 0.0) -> None:
         """Begin with nothing.
 
         Args:
             servers: Where the broker answers readers.
             prefix: What the names of all topics of a test begin with.
             requests: The input topic, which is no output.
+            since_s: Outcomes from before this time are passed over, in seconds since the epoch.
         """
+        self._since_ms = since_s * 1000
         self._servers = servers
         self._prefix = prefix
         self._requests = requests
@@ -115,7 +117,8 @@ class Archive:
                     topic, partition = str(message.topic()), int(message.partition() or 0)
                     if message.error() is None:
                         offset = int(message.offset() or 0)
-                        self._seen[ids[topic], partition, offset] = self._outcome(message)
+                        if message.timestamp()[1] >= self._since_ms:
+                            self._seen[ids[topic], partition, offset] = self._outcome(message)
                         self._positions[ids[topic], partition] = offset + 1
                     else:
                         open_ends.discard((topic, partition))

@@ -206,6 +206,17 @@ class Stage:
             time.sleep(0.1)
         return time.monotonic() - began_s
 
+    def expect_only(self, is_expected: Callable[[Place], bool]) -> None:
+        """Expect no outcome of some records: the test saw to it that the program never reads them."""
+        for place in [place for place in self.sent if not is_expected(place)]:
+            del self.sent[place]
+
+    def renew(self) -> None:
+        """Forget what was sent and what came of it, since the test made the input topic anew; commits go back then."""
+        self.sent.clear()
+        self.archive = Archive(self.broker.bootstrap_servers, self.name, self.requests, since_s=time.time())
+        self.sample(may_go_back=True)
+
     @property
     def is_transactional(self) -> bool:
         """Whether delivery is exactly-once."""
@@ -213,6 +224,8 @@ class Stage:
 
     def sample(self, *, may_go_back: bool = False) -> None:
         """Watch commits from outside from now on: nothing may be committed that has no outcome, nor be taken back."""
+        if self._sampler is not None:
+            self._sampler.stop()
         self._sampler = Sampler(
             lambda: self.committed(1.0),
             self.archive,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclBindingFilter,
@@ -141,7 +142,15 @@ class Cluster:
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
         ]
         resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
-        for future in self.admin().incremental_alter_configs([resource]).values():
+        admin = self.admin()
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(10)
+
+    def delete_records(self, topic: str, lows: Mapping[int, int]) -> None:
+        """Delete what lies below an offset of each partition, as retention does."""
+        admin = self.admin()
+        places = [TopicPartition(topic, partition, low) for partition, low in lows.items()]
+        for future in admin.delete_records(places).values():
             future.result(10)
 
     def delete(self, topic: str) -> None:

@@ -55,16 +55,19 @@ def delivery(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stage_of(cluster: Cluster, delivery: str, tmp_path: Path) -> Iterator[StageOf]:
-    """Set stages up whose programs reach the node through the proxy only; commits are watched from the start."""
+    """Set stages up whose programs reach the node through the proxy only; commits are watched from the start by default."""
     with ExitStack() as stack:
 
-        def make(models: dict[str, Any] | None = None, *, partitions: int = 4, **settings: Any) -> Stage:
+        def make(
+            models: dict[str, Any] | None = None, *, partitions: int = 4, is_sampled: bool = True, **settings: Any
+        ) -> Stage:
             base = {"kafka": cluster.client_settings, "delivery": delivery}
             stage = Stage(
                 cluster.broker, tmp_path, models or {"a": double()}, partitions, settings=merged(base, settings)
             )
             stack.enter_context(stage)
-            stage.sample()
+            if is_sampled:
+                stage.sample()
             return stage
 
         # Programs end before the node is whole again: what they do meanwhile is of no interest.

@@ -1,0 +1,227 @@
+"""Output topics that refuse: deleted, forbidden, too small, without enough replicas, slow by quota; and their healing.
+
+What they have in common: nothing is committed that was not delivered, the other topics go on, the program says in a
+line what it waits for, and goes on by itself when the fault is healed.
+"""
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from confluent_kafka.admin import AclOperation
+
+from schemas.codecs import encode_request
+from schemas.records import Request
+from schemas.tensors import Tensor
+from tests.brokers import new_topic
+from tests.e2e.models_for_tests import POISON
+from tests.e2e.stage import Program, Stage, double
+from tests.faults.cluster import USER, Cluster
+from tests.faults.conftest import StageOf
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+RECOVERY_S = 60.0
+FAULT_S = 8.0
+"""Longer than a barrier may be stuck before something is done about it."""
+MODELS = {"a": double(), "b": double()}
+
+
+def results(stage: Stage, model: str) -> str:
+    """Name the result topic of a model."""
+    return f"{stage.name}.results.{model}"
+
+
+def started(stage: Stage) -> Program:
+    """Start the program, and see both models answer."""
+    program = stage.start(workers=2)
+    stage.send("a", range(10))
+    stage.send("b", range(10))
+    stage.wait_settled(RECOVERY_S)
+    return program
+
+
+def served_meanwhile(stage: Stage, model: str, count: int, timeout_s: float = 20.0) -> None:
+    """See that a model's records get results while another one's topic refuses."""
+    uids = set(stage.send(model, range(count)))
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        found = {stage.sent[place] for place, each in stage.outcomes().items() if each[0].kind == "result"}
+        if uids <= found:
+            return
+        assert time.monotonic() < deadline_s, f"{len(uids - found)} of {model} have no result{stage.logs()}"
+        time.sleep(0.2)
+
+
+def complained(program: Program, topic: str) -> bool:
+    """Tell whether the log names a topic in a warning or an error."""
+    return any(
+        topic in line and ('"level":"warning"' in line or '"level":"error"' in line)
+        for line in program.log.read_text().splitlines()
+    )
+
+
+def waits_and_heals(stage: Stage, fault: Callable[[], contextlib.AbstractContextManager[None]], topic: str) -> None:
+    """Let the topic of model `a` refuse for a while: `b` goes on meanwhile, and afterwards `a` has lost nothing."""
+    program = started(stage)
+    with fault():
+        before = stage.committed()
+        stage.send("a", range(100))
+        served_meanwhile(stage, "b", 100)
+        time.sleep(FAULT_S)
+        served_meanwhile(stage, "b", 100)
+        assert program.process.poll() is None, stage.logs()
+        # The oldest records of each partition belong to `a`: the watermark cannot have passed all of them.
+        assert stage.committed() != stage.ends()
+        assert before.keys() == stage.committed().keys()
+        assert complained(program, topic), stage.logs()
+    stage.wait_settled(RECOVERY_S)
+    assert stage.kinds(stage.check(doubled_max=100)) == {"result": 320}
+    assert program.stop() == 0
+
+
+def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
+    """A missing permission parks that topic alone, until it is granted."""
+    stage = stage_of(MODELS)
+    waits_and_heals(stage, lambda: cluster.denied(results(stage, "a")), results(stage, "a"))
+
+
+def test_a_result_topic_without_enough_replicas(cluster: Cluster, stage_of: StageOf) -> None:
+    """`min.insync.replicas` above what there is parks that topic alone, until there are enough."""
+    stage = stage_of(MODELS, kafka={"producer": {"retry.backoff.max.ms": 500}})
+
+    @contextlib.contextmanager
+    def unmet() -> Iterator[None]:
+        cluster.configure(results(stage, "a"), {"min.insync.replicas": "2"})
+        try:
+            yield
+        finally:
+            cluster.configure(results(stage, "a"), {"min.insync.replicas": "1"})
+
+    waits_and_heals(stage, unmet, results(stage, "a"))
+
+
+def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> None:
+    """A deleted topic parks itself alone, until somebody creates it again."""
+    stage = stage_of(MODELS, kafka={"topic.metadata.refresh.interval.ms": 1000})
+
+    @contextlib.contextmanager
+    def deleted() -> Iterator[None]:
+        stage.outcomes()  # the archive keeps what the topic held
+        cluster.delete(results(stage, "a"))
+        yield
+        new_topic(cluster.broker, 2, name=results(stage, "a"))
+
+    waits_and_heals(stage, deleted, results(stage, "a"))
+
+
+def test_dead_letters_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
+    """Dead letters without a topic hold their offsets back, and are written when they may be."""
+    stage = stage_of({"a": double()})
+    program = stage.start(workers=1)
+    stage.send("a", range(10))
+    stage.wait_settled(RECOVERY_S)
+    letters = f"{stage.requests}.dead-letters"
+    with cluster.denied(letters):
+        (bad,) = stage.send("a", [POISON], partition=0)
+        served_meanwhile(stage, "a", 50)
+        time.sleep(FAULT_S)
+        (at,) = [place[1] for place, uid in stage.sent.items() if uid == bad]
+        assert stage.committed()[0] <= at, "a record was passed that has no outcome"
+        assert complained(program, letters), stage.logs()
+    stage.wait_settled(RECOVERY_S)
+    assert stage.kinds(stage.check()) == {"result": 60, "inference-failed": 1}
+    assert program.stop() == 0
+
+
+def test_results_too_large_for_their_topic(cluster: Cluster, stage_of: StageOf) -> None:
+    """Results that a topic of 1 KiB does not take become dead letters, even if it shrinks; neighbours do not."""
+    stage = stage_of({"a": double(), "b": double()})
+    new_topic(cluster.broker, 2, name=results(stage, "a"), settings={"max.message.bytes": "1024"})
+    program = started(stage)
+    good = stage.send("a", range(200))
+    large = large_records(stage, b"a", 5)
+    cluster.configure(results(stage, "b"), {"max.message.bytes": "1024"})
+    time.sleep(1)
+    good += stage.send("b", range(200))
+    large += large_records(stage, b"b", 5)
+    stage.wait_settled(RECOVERY_S)
+    outcomes = {stage.sent[place]: each.kind for place, each in stage.check().items()}
+    assert {outcomes[uid] for uid in good} == {"result"}
+    assert {outcomes[uid] for uid in large} == {"too-large"}
+    assert program.stop() == 0
+
+
+def large_records(stage: Stage, key: bytes, count: int) -> list[str]:
+    """Send records of many rows, whose results have 4 KB."""
+    uids = [f"{key.decode()}-large-{number}" for number in range(count)]
+    tensor = Tensor.of("x", np.ones((256, 4), np.float32))
+    stage.send_values(key, [(uid, encode_request(Request(uid, (tensor,), {}))) for uid in uids])
+    return uids
+
+
+def test_a_producer_with_a_quota(cluster: Cluster, stage_of: StageOf) -> None:
+    """A broker that slows the program down by quota gets everything, later."""
+    stage = stage_of({"a": double()})
+    program = stage.start(workers=1)
+    stage.send("a", range(10))
+    stage.wait_settled(RECOVERY_S)
+    with quota(cluster, "producer_byte_rate=20000"):
+        stage.send("a", range(1500))
+        assert stage.wait_settled(RECOVERY_S) > 3, "the quota was not felt"
+    assert stage.kinds(stage.check()) == {"result": 1510}
+    assert program.stop() == 0
+
+
+@contextlib.contextmanager
+def quota(cluster: Cluster, limit: str) -> Iterator[None]:
+    """Limit the program's user for a block, with Kafka's own tool."""
+    libs = next(part for part in cluster.node.command if part.endswith("/*"))
+
+    java = ["java", "-XX:TieredStopAtLevel=1", "-cp", libs, "kafka.admin.ConfigCommand"]
+    place = ["--bootstrap-server", cluster.broker.bootstrap_servers, "--entity-type", "users", "--entity-name", USER]
+
+    def alter(*change: str) -> None:
+        subprocess.run(
+            [*java, *place, *change],
+            check=True,
+            capture_output=True,
+            cwd=Path("/"),
+        )
+
+    alter("--alter", "--add-config", limit)
+    try:
+        yield
+    finally:
+        alter("--alter", "--delete-config", limit.partition("=")[0])
+
+
+def test_a_refused_login_says_so(cluster: Cluster, stage_of: StageOf) -> None:
+    """A wrong password ends the start with one clear line that never shows it."""
+    stage = stage_of(kafka={"sasl.password": "wrong-password"})
+    program = stage.start(workers=1)
+    assert program.process.wait(40) == 4
+    log = program.log.read_text()
+    assert "Traceback" not in log
+    assert "uthentication failed" in log
+    assert "wrong-password" not in log
+
+
+def test_an_input_that_may_not_be_read_waits(cluster: Cluster, stage_of: StageOf) -> None:
+    """Without the permission to read its input the program says so once, and reads when it may."""
+    stage = stage_of({"a": double()})
+    with cluster.denied(stage.requests, AclOperation.READ):
+        program = stage.start(workers=1)
+        stage.send("a", range(50))
+        deadline_s = time.monotonic() + 30
+        while not complained(program, stage.requests):
+            assert time.monotonic() < deadline_s, stage.logs()
+            assert program.process.poll() is None, stage.logs()
+            time.sleep(0.1)
+    stage.wait_settled(RECOVERY_S)
+    stage.check()
+    assert program.stop() == 0
