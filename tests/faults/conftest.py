@@ -55,7 +55,7 @@ def delivery(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def stage_of(cluster: Cluster, delivery: str, tmp_path: Path) -> Iterator[StageOf]:
-    """Set stages up whose programs reach the node through the proxy only; commits are watched from the start by default."""
+    """Set stages up whose programs reach the node through the proxy only; commits are watched from the start."""
     with ExitStack() as stack:
 
         def make(

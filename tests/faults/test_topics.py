@@ -67,6 +67,7 @@ def test_gaps_are_passed(cluster: Cluster, stage_of: StageOf) -> None:
             time.sleep(2)
             stage.send("a", [1.0])
             time.sleep(2)
+    cluster.configure(stage.requests, {"cleanup.policy": "delete"})  # what is left now stays
     before = _offsets(stage)
     stage.expect_only(lambda place: place[1] in before)
     stage.sample()
