@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint types bench kafka up down run clean
+.PHONY: help install demo test check lint types mutants soak bench kafka up down run clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,12 @@ types: $(INSTALLED) ## mypy --strict
 	$(BIN)/mypy
 
 check: lint types test ## Everything that CI asks
+
+mutants: $(INSTALLED) ## Bring classic bugs back, one at a time, and see that the tests catch each (ARGS="--list")
+	$(BIN)/python -m tests.mutations $(ARGS)
+
+soak: $(INSTALLED) ## Serve eight models for ten minutes under random faults (ARGS="--minutes 10 --seed 1")
+	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(INSTALLED) ## Measure the program against two hand-written loops (a real Kafka, a quiet machine)
 	$(BIN)/python -m benchmarks.run $(ARGS)

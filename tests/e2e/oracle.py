@@ -42,6 +42,8 @@ class Outcome:
     """The different numbers in a result's one tensor."""
     id: str | None = None
     """A result's id."""
+    at_s: float = 0.0
+    """When it was produced, in seconds since the epoch."""
 
 
 class Archive:
@@ -128,18 +130,19 @@ class Archive:
     def _outcome(self, message: Message) -> tuple[Place, Outcome]:
         headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
         topic = message.topic() or ""
+        at_s = message.timestamp()[1] / 1000
         if topic.endswith(".dead-letters"):
             letter = parse_dead_letter(headers)
             assert letter is not None, f"{topic} holds what is no dead letter"
             assert letter.source.topic == self._requests
-            return (letter.source.partition, letter.source.offset), Outcome(str(letter.reason), topic)
+            return (letter.source.partition, letter.source.offset), Outcome(str(letter.reason), topic, at_s=at_s)
         result = decode_result(message.value() or b"", content_type(headers))
         source = result.source
         assert source is not None, "a result tells its source"
         assert source.topic == self._requests
         (output,) = result.outputs
         numbers = tuple(float(each) for each in np.unique(np.asarray(output.data)))
-        return (source.partition, source.offset), Outcome("result", topic, numbers, result.id)
+        return (source.partition, source.offset), Outcome("result", topic, numbers, result.id, at_s)
 
 
 def committed(servers: str, group: str, topic: str, partitions: int, timeout_s: float = WAIT_S) -> dict[int, int]:

@@ -1,0 +1,318 @@
+"""The classic ways to lose or double records, each as an edit of the source that brings one of them back.
+
+Owns the edits, and which tests are to notice each. Must not know how tests are run. An edit is stated by the text that
+it replaces, which occurs once in its file: where the source moves on, `test_catalogue.py` fails until the edit follows.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """One bug."""
+
+    name: str
+    bug: str
+    """What the program does wrong, in a line."""
+    promise: str
+    """The promise that it breaks."""
+    path: str
+    """The file, from the repository's root."""
+    before: str
+    after: str
+    tests: tuple[str, ...]
+    """What pytest is given: the tests of which one has to fail."""
+    needs_broker: bool = False
+
+    def applied(self, source: str) -> str:
+        """Return the file's text with the bug in it.
+
+        Raises:
+            ValueError: The text to replace is not there, or more than once.
+        """
+        found = source.count(self.before)
+        if found != 1:
+            raise ValueError(f"{self.name}: the text to replace is {found} times in {self.path}, not once")
+        return source.replace(self.before, self.after)
+
+
+SIMULATION = "tests/simulation"
+SOURCE = "tests/contract/test_source.py"
+SINK = "tests/contract/test_sink.py"
+
+MUTANTS = (
+    # -- what is committed
+    Mutant(
+        name="highest-seen",
+        bug="commits behind the highest offset seen, not behind the contiguous ones",
+        promise="P1",
+        path="consumer/core/ledger.py",
+        before="        if not self._done:\n            return self._next\n        position, offset",
+        after="        if not self._done or self._next:\n            return self._next\n        position, offset",
+        tests=(SIMULATION,),
+    ),
+    Mutant(
+        name="commit-before-delivery",
+        bug="commits what was handed to the producer, not what the broker acknowledged",
+        promise="P1",
+        path="consumer/core/partitions.py",
+        before="            ledger = self._resolved[partition]\n            next_offset = ledger.next_offset",
+        after="            ledger = self._settled[partition]\n            next_offset = ledger.next_offset",
+        tests=("tests/core/test_partitions.py", SIMULATION),
+    ),
+    Mutant(
+        name="refused-commit",
+        bug="takes a commit that the broker refused for made",
+        promise="P5",
+        path="consumer/core/dispatcher.py",
+        before="        if event.error is None:\n            self._partitions.committed(",
+        after="        if event.offsets is not None:\n            self._partitions.committed(",
+        tests=(SIMULATION, "tests/core/test_dispatcher.py"),
+    ),
+    Mutant(
+        name="dead-letter-not-awaited",
+        bug="resolves a dead letter when it is handed over, not when it is delivered",
+        promise="P1",
+        path="consumer/core/outcomes.py",
+        before="        ticket = self._handover.hand([letters.run.bare(0, len(letters.run))])\n",
+        after="        ticket = self._handover.hand([])\n        self._partitions.resolve([letters.run])\n",
+        tests=(SIMULATION,),
+    ),
+    Mutant(
+        name="refused-result",
+        bug="counts a result that the broker refused as delivered by the next barrier",
+        promise="P1",
+        path="consumer/core/handover.py",
+        before="handed.runs if not handed.withdrawn else _remaining(handed)",
+        after="handed.runs",
+        tests=(SIMULATION,),
+    ),
+    # -- fences
+    Mutant(
+        name="late-answer",
+        bug="lets the answer of an earlier assignment count in the present one",
+        promise="P2",
+        path="consumer/core/ledger.py",
+        before="ledger is not None and ledger.generation == generation else None",
+        after="ledger is not None else None",
+        tests=(SIMULATION, "tests/core/test_dispatcher.py"),
+    ),
+    Mutant(
+        name="commit-after-revoke",
+        bug="lets late acknowledgements go on to move, and commit, a partition that was taken away",
+        promise="P2",
+        path="consumer/core/partitions.py",
+        before="        self._resolved.close(partitions)\n        self._flow.revoke(partitions)\n"
+        "        for partition in partitions:\n            self._committed.pop(partition, None)\n"
+        "            self._topic_ids.pop(partition, None)\n",
+        after="        self._flow.revoke(partitions)\n        for partition in partitions:\n",
+        tests=("tests/core/test_partitions.py", SIMULATION),
+    ),
+    Mutant(
+        name="commit-of-others",
+        bug="commits offsets of partitions that another member owns: the broker would take them",
+        promise="P2",
+        path="consumer/kafka/source.py",
+        before="in offsets.items()\n            if each in self._assignment.owned\n",
+        after="in offsets.items()\n",
+        tests=(SOURCE,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="fetch-while-revoking",
+        bug="takes and dispatches new records of a partition that is being taken away",
+        promise="P2",
+        path="consumer/core/dispatcher.py",
+        before="if self.is_draining or fetched.partition in self._revoking:",
+        after="if self.is_draining:",
+        tests=("tests/core/test_dispatcher.py",),
+    ),
+    Mutant(
+        name="answered-by-another",
+        bug="takes an answer from a worker that does not have the chunk",
+        promise="P2",
+        path="consumer/core/leases.py",
+        before="if lease is None or lease.worker != worker:",
+        after="if lease is None:",
+        tests=("tests/core/test_leases.py",),
+    ),
+    # -- what was fetched is not forgotten
+    Mutant(
+        name="batch-beside-a-callback",
+        bug="goes on behind the batch that a raising callback destroyed in the client",
+        promise="P3",
+        path="consumer/kafka/source.py",
+        before="        except BaseException:\n            self._seek_back()\n            raise\n",
+        after="        except BaseException:\n            raise\n",
+        tests=(SOURCE,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="batch-beside-a-hook",
+        bug="drops the batch that was fetched while the revocation's hook raised",
+        promise="P3",
+        path="consumer/kafka/source.py",
+        before="            raised, self._raised = self._raised, None\n            self._seek_back()\n",
+        after="            raised, self._raised = self._raised, None\n",
+        tests=(SOURCE,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="raising-signal-handler",
+        bug="raises out of the handler of SIGTERM, which destroys the batch being fetched",
+        promise="P3",
+        path="consumer/supervisor/signals.py",
+        before="        os.eventfd_write(self._wakeup, 1)\n",
+        after="        os.eventfd_write(self._wakeup, 1)\n        raise KeyboardInterrupt\n",
+        tests=("tests/supervisor/test_signals.py",),
+    ),
+    Mutant(
+        name="unknown-position",
+        bug="takes a committed offset that the coordinator did not tell for none, and starts anywhere",
+        promise="P3",
+        path="consumer/kafka/source.py",
+        before="            if each.error is not None:\n                self._complaints.note(each.error, each.topic)",
+        after="            if each is None:\n                pass",
+        tests=("tests/kafka/test_source.py",),
+    ),
+    Mutant(
+        name="crash-loses-the-batch",
+        bug="forgets the records that a worker had when it died",
+        promise="P4",
+        path="consumer/core/dispatcher.py",
+        before="            self._scheduler.suspect(runs)\n",
+        after="",
+        tests=(SIMULATION,),
+    ),
+    Mutant(
+        name="drain-leaves-early",
+        bug="ends a drain while outcomes are on their way or uncommitted",
+        promise="P5",
+        path="consumer/core/dispatcher.py",
+        before="if self.is_draining and self.is_quiet(list(self._partitions)) and",
+        after="if self.is_draining and",
+        tests=(SIMULATION, "tests/core/test_dispatcher.py"),
+    ),
+    # -- the map of completed offsets
+    Mutant(
+        name="map-trusted-blindly",
+        bug="believes a map that was written for another offset or for another topic of the name",
+        promise="P1",
+        path="consumer/core/offset_map.py",
+        before="if (text_base, identity) != (base, crc32(topic_identity.encode())):",
+        after="if (text_base, identity) is None:",
+        tests=("tests/core/test_offset_map.py", "tests/core/test_partitions.py"),
+    ),
+    Mutant(
+        name="map-without-checksum",
+        bug="believes a damaged map",
+        promise="P1",
+        path="consumer/core/offset_map.py",
+        before=" or text[-_CHECK.size :] != _CHECK.pack(crc32(text[: -_CHECK.size])):",
+        after=":",
+        tests=("tests/core/test_offset_map.py",),
+    ),
+    Mutant(
+        name="map-of-a-topic-cut-short",
+        bug="believes the map though the broker begins below the offset that it counts from",
+        promise="P1",
+        path="consumer/core/ledger.py",
+        before="        if first == 0 and self._segments[0][1] < start:",
+        after="        if first < 0:",
+        tests=("tests/core/test_ledger.py",),
+    ),
+    Mutant(
+        name="map-not-written",
+        bug="forgets what is completed beyond the watermark when it commits",
+        promise="P5",
+        path="consumer/core/partitions.py",
+        before="completed = ledger.completed(offset_map.SPAN_MAX)",
+        after='completed = b""',
+        tests=("tests/core/test_partitions.py", SIMULATION),
+    ),
+    # -- the barrier
+    Mutant(
+        name="barrier-tells-too-much",
+        bug="tells hand-overs as delivered that still wait for the barrier before them",
+        promise="P1",
+        path="consumer/kafka/sink.py",
+        before="Ticket(self._waiting[0].ticket - 1) if self._waiting else self._handed",
+        after="self._handed",
+        tests=(SINK,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="barrier-forgets-suspects",
+        bug="passes the barrier while records are sent again one by one",
+        promise="P1",
+        path="consumer/kafka/sink.py",
+        before="not self._suspects and len(self._main) == 0 and (self._alone is None or len(self._alone) == 0)",
+        after="len(self._main) == 0",
+        tests=(SINK,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="neighbours-condemned",
+        bug="makes a dead letter of every record whose batch the broker refused for one of them",
+        promise="P7",
+        path="consumer/kafka/handovers.py",
+        before="            self.reporter.suspect(self, index)\n\n    def condemn(self, index: int",
+        after='            self.condemn(index, "too-large", "", "")\n\n    def condemn(self, index: int',
+        tests=(SINK,),
+        needs_broker=True,
+    ),
+    # -- bad records and bad models
+    Mutant(
+        name="killer-never-condemned",
+        bug="gives a record that kills its worker to the next one, for ever",
+        promise="P6",
+        path="consumer/core/recovery.py",
+        before="run.crashes += 1 if was_alone else 0",
+        after="run.crashes += 0",
+        tests=(SIMULATION,),
+    ),
+    Mutant(
+        name="poison-takes-its-batch",
+        bug="fails a whole batch for one record in it",
+        promise="P7",
+        path="consumer/worker/runner.py",
+        before="            return self._attempt_halves(call, rows_max)\n        return self._give_up(call, failure)\n",
+        after="            for one in (portion.part(i, i + 1) for portion in call for i in range(portion.records)):\n"
+        "                self._give_up([one], failure)\n"
+        "            return False\n"
+        "        return self._give_up(call, failure)\n",
+        tests=("tests/worker/test_runner.py",),
+    ),
+    Mutant(
+        name="payload-overwritten",
+        bug="reuses a chunk's memory before the worker has answered all of it",
+        promise="P4",
+        path="consumer/transport/channel.py",
+        before="if not sent.is_released or 1 in sent.unanswered:",
+        after="if not sent.is_released:",
+        tests=("tests/transport/test_channel.py",),
+    ),
+    # -- flow
+    Mutant(
+        name="paused-for-ever",
+        bug="never resumes a partition that was paused",
+        promise="P6",
+        path="consumer/core/dispatcher.py",
+        before="            self._actions.append(do.Resume(decision.resume))\n",
+        after="            pass\n",
+        tests=(SIMULATION,),
+    ),
+    Mutant(
+        name="no-budget",
+        bug="fetches without regard to what is in flight",
+        promise="P6",
+        path="consumer/core/flow.py",
+        before="        return max(1, int(min(options.fetch_records_max, by_records, by_size)))",
+        after="        return options.fetch_records_max",
+        tests=("tests/core/test_flow.py", SIMULATION),
+    ),
+)
+"""Every bug that the gate brings back."""

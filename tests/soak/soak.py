@@ -1,0 +1,235 @@
+"""A soak: a crew under load and faults, watched from outside, then judged.
+
+Owns the order of a run. Decides nothing about faults (the plan) or their doing (the crew).
+"""
+
+import shutil
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from consumer.demo.broker import Broker
+from tests.e2e.oracle import Outcome, Place, Sampler
+from tests.e2e.stage import INPUTS, Stage, double
+from tests.soak.crew import Crew
+from tests.soak.load import Load
+from tests.soak.plan import REBALANCING, Fault, Kind, plan
+from tests.soak.report import RECOVERY_S_MAX, Report, Survived
+from tests.soak.vitals import Vitals
+
+MODELS_FILE = Path(__file__).with_name("models_for_soak.py")
+WINDOW = 500
+"""Records in flight of one member."""
+UNCOMMITTED_MAX = 3 * WINDOW
+"""Outcomes that one member may have delivered and not committed: a commit's interval of records, then a window."""
+UNCOMMITTED_S = 5.0
+"""How long an outcome may be uncommitted: a fault can double no older one."""
+MARKS_INTERVAL_S = 0.25
+SAMPLES_TOLD = 20
+"""Violations of the sampler that are told."""
+QUIET_S = 10.0
+"""After the members have started and before they end: no faults."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How hard and how long."""
+
+    seed: int = 0
+    minutes: float = 10.0
+    members: int = 3
+    workers: int = 2
+    rate: float = 150.0
+    """Records per second over all models."""
+    gap_s: float = 8.0
+    """Mean pause between two faults."""
+    delivery: str = "at-least-once"
+
+
+def soak(options: Options, broker: Broker, directory: Path) -> Report:
+    """Run a soak on a broker, with its files in a directory."""
+    report = Report(options.seed, options.minutes, options.delivery, broker.reason, options.members)
+    flag = directory / "broken"
+    settings = {
+        "flow": {"records_max": WINDOW, "fetch_records_max": 100},
+        "commit": {"interval_ms": 100, "records_max": WINDOW},
+        **({"delivery": options.delivery} if options.delivery != "at-least-once" else {}),
+    }
+    shutil.copy(MODELS_FILE, directory)
+    with Stage(broker, directory, _models(flag), partitions=8, settings=settings) as stage:
+        crew = Crew(stage, options.members, options.workers, flag)
+        crew.wait_ready()
+        rates = _rates(options.rate)
+        load = Load(broker.bootstrap_servers, stage.requests, stage.partitions, rates, stage.sent)
+        vitals, marks = Vitals(crew.processes), Marks(stage)
+        sampler = Sampler(
+            lambda: stage.committed(2.0), stage.archive, stage.sent, is_transactional=stage.is_transactional
+        )
+        for thread in (load, vitals, marks, sampler):
+            thread.start()
+        time.sleep(QUIET_S / 2)
+        _let_faults_come(options, crew, load, marks, report)
+        load.stop()
+        report.settled_s = marks.wait(load.ends, RECOVERY_S_MAX)
+        vitals.stop()
+        crew.end()
+        marks.stop()
+        report.trends = vitals.trends()
+        sampler.stop()
+        report.samples = sampler.samples
+        report.notes += [*load.failures, *crew.violations, *sampler.violations[:SAMPLES_TOLD]]
+        _judge(stage, load, report)
+    return report
+
+
+def _models(flag: Path) -> dict[str, dict[str, Any]]:
+    """Eight models: four plain, one slow, one flaky, one that is broken at times, one that some records crash."""
+    broken = {"factory": "models_for_tests:Broken", "arguments": {"flag": str(flag)}, "inputs": INPUTS}
+    return {
+        **{f"plain-{number}": double() for number in range(4)},
+        "slow": double(delay_s=0.05),
+        "flaky": {"factory": "models_for_soak:Flaky", "inputs": INPUTS},
+        "fragile": {**broken, "failures_max": 1, "probe_backoff_s": 0.2, "probe_backoff_s_max": 1.0},
+        # Not on the first worker: that one is to live.
+        "crashing": {**double(), "workers": [1]},
+    }
+
+
+def _rates(total: float) -> dict[str, float]:
+    names = list(_models(Path()))
+    return dict.fromkeys(names, total / len(names))
+
+
+def _let_faults_come(options: Options, crew: Crew, load: Load, marks: "Marks", report: Report) -> None:
+    """Do the faults of the plan at their times, and wait until each has been recovered from."""
+    duration_s = 60 * options.minutes
+    faults = plan(options.seed, max(1.0, duration_s - QUIET_S), options.gap_s, _possible(crew))
+    began_s = time.monotonic()
+    running: list[threading.Thread] = []
+
+    def suffer(fault: Fault) -> None:
+        try:
+            at_s, fault_began_s = time.time(), time.monotonic()
+            heal = crew.do(fault)
+            if heal is None:
+                report.not_done[fault.kind] += 1
+                return
+            time.sleep(fault.lasts_s)
+            heal()
+            lasted_s = time.monotonic() - fault_began_s
+            recovery_s = marks.wait(dict(load.ends), 2 * RECOVERY_S_MAX)
+            report.faults.append(Survived(fault.kind, at_s, fault_began_s - began_s, lasted_s, recovery_s))
+        except Exception as error:  # noqa: BLE001 - a fault that cannot be done as planned is told in the report
+            report.notes.append(f"{fault.kind} at {fault.at_s:.0f} s: {type(error).__name__}: {error}")
+
+    for fault in faults:
+        _wait_until(began_s + fault.at_s, crew)
+        thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}")
+        thread.start()
+        running.append(thread)
+    _wait_until(began_s + duration_s, crew)
+    for thread in running:
+        thread.join()
+    crew.look()
+
+
+def _possible(crew: Crew) -> frozenset[Kind]:
+    """Say what can go wrong here: a broker that is not ours, or keeps everything in memory, is left alone."""
+    if crew.may_hurt_broker:
+        return frozenset(Kind)
+    return frozenset(Kind) - {Kind.KILL_BROKER, Kind.FREEZE_BROKER}
+
+
+def _wait_until(at_s: float, crew: Crew) -> None:
+    while (left_s := at_s - time.monotonic()) > 0:
+        crew.look()
+        time.sleep(min(left_s, 0.5))
+
+
+def _judge(stage: Stage, load: Load, report: Report) -> None:
+    """Apply the oracle: what was sent has its outcome, the right one, and no more than explained twice."""
+    report.sent = len(stage.sent)
+    outcomes = stage.archive.read(whole=True)
+    report.lost = sum(place not in outcomes for place in stage.sent)
+    examples: dict[str, list[str]] = defaultdict(list)
+    for place, found in outcomes.items():
+        report.doubled += len(found) - 1
+        report.unexplained += _unexplained(sorted(each.at_s for each in found), report.faults)
+        for outcome in found:
+            report.outcomes[outcome.kind] += 1
+            if (problem := _problem(stage, load, place, outcome)) is not None:
+                report.wrong += 1
+                examples[problem].append(f"{place}")
+    report.notes += [f"{problem}: {len(places)}, such as {places[0]}" for problem, places in examples.items()]
+    rebalances = sum(fault.kind in REBALANCING for fault in report.faults)
+    report.doubled_max = 0 if stage.is_transactional else rebalances * UNCOMMITTED_MAX
+    if stage.committed() != stage.ends():
+        report.notes.append(f"committed {stage.committed()} of {stage.ends()}")
+
+
+def _unexplained(times_s: list[float], faults: list[Survived]) -> int:
+    """Count the repetitions of an outcome that no fault between it and the first one explains."""
+    first_s = times_s[0]
+    spans = [each.span_s for each in faults if each.kind in REBALANCING]
+    return sum(
+        not any(began_s - UNCOMMITTED_S <= first_s and at_s <= ended_s + UNCOMMITTED_S for began_s, ended_s in spans)
+        for at_s in times_s[1:]
+    )
+
+
+def _problem(stage: Stage, load: Load, place: Place, outcome: Outcome) -> str | None:
+    """Say what is wrong with an outcome; None where it is what its record calls for."""
+    uid = stage.sent.get(place)
+    if uid is None:
+        return "an outcome of a record that nobody sent"
+    sent = load.records[uid]
+    if outcome.kind not in sent.kinds:
+        return f"{sent.model}: {outcome.kind} instead of {'/'.join(sorted(sent.kinds))}"
+    if outcome.kind == "result" and (outcome.id != uid or outcome.outputs != (2 * sent.number,)):
+        return f"{sent.model}: a result that is not its record's"
+    return None
+
+
+class Marks(threading.Thread):
+    """Follows the committed offsets, to see when the group has caught up."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__(name="marks", daemon=True)
+        self._client = Consumer(
+            {"bootstrap.servers": stage.broker.bootstrap_servers, "group.id": stage.group, "log_level": 0}
+        )
+        self._places = [TopicPartition(stage.requests, number) for number in range(stage.partitions)]
+        self._changed = threading.Condition()
+        self._marks: dict[int, int] = {}
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Ask until told to stop."""
+        while not self._stopping.wait(MARKS_INTERVAL_S):
+            try:
+                found = self._client.committed(self._places, timeout=2)
+            except KafkaException:
+                continue
+            with self._changed:
+                self._marks |= {each.partition: each.offset for each in found if each.error is None}
+                self._changed.notify_all()
+        self._client.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self.join(30)
+
+    def wait(self, ends: dict[int, int], timeout_s: float) -> float | None:
+        """Wait until everything below these offsets is committed; return the seconds, None if it is not in time."""
+        began_s = time.monotonic()
+        with self._changed:
+            has_come = self._changed.wait_for(
+                lambda: all(self._marks.get(partition, -1) >= end for partition, end in ends.items() if end), timeout_s
+            )
+        return time.monotonic() - began_s if has_come else None
