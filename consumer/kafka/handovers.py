@@ -4,7 +4,7 @@ Owns the columns of one hand-over and the verdict on each failed record. Must no
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import repeat
@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from confluent_kafka import KafkaError, Message
 
-from consumer.core.types import Disposition, Failure, Run, Ticket
+from consumer.core.types import Disposition, Failure, ModelId, Run, Ticket, TopicPartition
 from consumer.kafka.dead_letters import envelope_headers
 from consumer.kafka.errors import one_line
 
@@ -33,24 +33,39 @@ class Reporter(Protocol):
     def suspect(self, handed: "HandOver", index: int) -> None:
         """Take a record that may only have been the neighbour of a bad one: it is to be sent alone."""
 
-    def fail(self, ticket: Ticket, index: int, failure: Failure) -> None:
-        """Take a record that is not delivered, for good."""
+    def recalled(self, handed: "HandOver", index: int) -> None:
+        """Take a record that the client gave back unsent because it was asked to."""
+
+    def park(self, handed: "HandOver", index: int, failure: Failure) -> None:
+        """Take a record that its topic does not take for now, through no fault of the record."""
+
+    def fail(self, handed: "HandOver", index: int, failure: Failure) -> None:
+        """Take a record that is not delivered, for good and through its own fault."""
 
 
 @dataclass(slots=True, eq=False)
 class HandOver:
-    """Results handed over at once: columns of equal length."""
+    """Results handed over at once: columns of equal length, over the records of `runs`."""
 
     reporter: Reporter
     ticket: Ticket
     topic: str
+    model: ModelId | None
+    """Whose results these are; None for dead letters."""
+    runs: Sequence[Run]
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Any] | None
     first: int = 0
     """The first record that the client does not have yet."""
-    oversized: deque[int] = field(default_factory=deque)
+    oversized: set[int] = field(default_factory=set)
     """Records that the topic cannot take, known before they are sent."""
+    fenced: set[int] = field(default_factory=set)
+    """Records of partitions that were taken away: nobody may send them any more."""
+    parked: set[int] = field(default_factory=set)
+    """Records of which the core was told that no barrier delivers them."""
+    reported: set[int] = field(default_factory=set)
+    """Records that a client gave back or failed: it has them no more."""
     _places: dict[tuple[bytes | None, bytes | None], deque[int]] | None = None
     """Where each key and value is, made when the first error is reported."""
 
@@ -66,13 +81,42 @@ class HandOver:
         """Find the records that a topic with this `max.message.bytes` refuses whatever else is in their batch."""
         limit = bytes_max - BATCH_OVERHEAD_BYTES
         sizes = (len(value or b"") + len(key or b"") for key, value in zip(self.keys, self.values, strict=True))
-        self.oversized.extend(i for i, size in enumerate(sizes) if size > limit)
+        self.oversized.update(i for i, size in enumerate(sizes) if size > limit)
+
+    def fence(self, partitions: Collection[TopicPartition]) -> bool:
+        """Let nobody send the records of these partitions any more; tell whether there are any."""
+        first, found = 0, False
+        for run in self.runs:
+            if run.partition in partitions:
+                self.fenced.update(range(first, first + len(run)))
+                found = True
+            first += len(run)
+        return found
+
+    def stretches(self) -> Iterator[range]:
+        """Cut the records from `first` into what can be sent at once, in order; each oversized one stands alone."""
+        start, count = self.first, len(self.values)
+        for stop in sorted({*self.fenced, *self.oversized}) if self.fenced or self.oversized else ():
+            if stop < start:
+                continue
+            if stop > start:
+                yield range(start, stop)
+            if stop not in self.fenced:
+                yield range(stop, stop + 1)
+            start = stop + 1
+        if start < count:
+            yield range(start, count)
 
     def refuse(self, index: int, error: KafkaError, *, is_alone: bool) -> None:
         """Take the error of one record; `is_alone` says that no neighbour can have caused it."""
-        if error.code() not in CONDEMNING:
+        self.reported.add(index)
+        if index in self.fenced:
+            return
+        if error.code() == KafkaError._PURGE_QUEUE:  # noqa: SLF001 - its name
+            self.reporter.recalled(self, index)
+        elif error.code() not in CONDEMNING:
             failure = Failure("delivery-failed", error.name(), one_line(error), Disposition.UNAVAILABLE)
-            self.reporter.fail(self.ticket, index, failure)
+            self.reporter.park(self, index, failure)
         elif is_alone:
             is_too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
             self.condemn(index, "too-large" if is_too_large else "delivery-failed", error.name(), one_line(error))
@@ -81,12 +125,12 @@ class HandOver:
 
     def condemn(self, index: int, reason: str, error: str, message: str) -> None:
         """Take the verdict that the record itself cannot be delivered."""
-        self.reporter.fail(self.ticket, index, Failure(reason, error, f"{self.topic}: {message}"))
+        self.reporter.fail(self, index, Failure(reason, error, f"{self.topic}: {message}"))
 
-    def report_alone(self, index: int, error: KafkaError | None, _message: Message) -> None:
-        """Take the report of a record that was sent in a batch of its own."""
+    def report_one(self, index: int, error: KafkaError | None, _message: Message) -> None:
+        """Take the report of a record that was sent by itself, in a batch with others."""
         if error is not None:
-            self.refuse(index, error, is_alone=True)
+            self.refuse(index, error, is_alone=False)
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is None:
@@ -110,7 +154,7 @@ class Letters(HandOver):
 
     def reports(self) -> Iterable[Report]:
         """Return a callback for each record from `first`."""
-        return [partial(self._report_one, i) for i in range(self.first, len(self.values))]
+        return [partial(self.report_one, i) for i in range(self.first, len(self.values))]
 
     def row(self, index: int) -> Row:
         """Return a record as it is to be sent alone: whole, or an envelope."""
@@ -126,8 +170,4 @@ class Letters(HandOver):
             self.reporter.suspect(self, index)
         else:
             failure = Failure(reason, error, f"{self.topic}: {message}", Disposition.UNAVAILABLE)
-            self.reporter.fail(self.ticket, index, failure)
-
-    def _report_one(self, index: int, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            self.refuse(index, error, is_alone=False)
+            self.reporter.park(self, index, failure)

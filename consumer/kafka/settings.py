@@ -37,6 +37,8 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
 
 PRODUCER_DEFAULTS: Mapping[str, Value] = {
     "linger.ms": 5,
+    # The client repeats without doubling for as long as it takes; the sink notices what hangs and acts on it.
+    "message.timeout.ms": 0,
     # The same partition for a key as Java's clients choose.
     "partitioner": "murmur2_random",
     # Bounds what a stuck broker can pile up; beyond it the sink holds records back.

@@ -1,56 +1,65 @@
-"""Outcomes out: an idempotent producer for results and dead letters, and the barrier that tells they arrived.
+"""Outcomes out, at least once: an idempotent producer for results and dead letters, and the barrier behind them.
 
-Owns the producer and everything handed over that is not known to be delivered. Must not know offsets to commit.
+Owns the producers and everything handed over that is not known to be delivered. Must not know offsets to commit.
 
 Theory of operation. A report per delivered record costs as much as producing it, so the client reports errors only, and
 a *barrier* tells the rest: when nothing is left in the client, everything handed over was acknowledged, but for what
 was reported. While a barrier is being passed, later hand-overs wait here. A report has no headers and no number: it
-finds its record by key and value within its hand-over. Some errors condemn a whole batch for one record in it: those
-records are sent again by a second producer that puts each into a batch of its own, so that only the culprit fails.
+finds its record by key and value within its hand-over.
+
+A second producer, *apart*, sends single records in batches of their own and reports each. It gets the records that an
+error of their whole batch hit, so that only the culprit fails; and one record at a time of each *parked* topic: one
+whose deliveries fail for other reasons than the record's own (`parking`).
+
+A barrier that makes no progress for `STALL_S` while a broker answers hangs on topics that take nothing. What the client
+has not sent is called back: that names the topics, and parks them. What it has sent and not heard of cannot be called
+back without the risk of a second copy: the client is *retired* with it, another one takes its place, and all records
+that the retired one may still have are parked until it is empty. While no broker answers at all nothing is parked: the
+client sends everything again by itself, without doubling, once they are back.
 """
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain, repeat
-from operator import itemgetter, length_hint
-from typing import Any
+from itertools import repeat
+from operator import length_hint
+from typing import Any, TypeAlias
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.core.actions import DeadLetter, Produce
-from consumer.core.events import Delivered, DeliveryFailed
-from consumer.core.types import Failure, Headers, ModelId, Run, Ticket
+from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
+from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.errors import ClientError
-from consumer.kafka.dead_letters import letter_headers
 from consumer.kafka.errors import Complaint, Complaints
-from consumer.kafka.handovers import HandOver, Letters
+from consumer.kafka.handovers import HandOver
+from consumer.kafka.parking import Parking, Place
+from consumer.kafka.presence import Presence
+from consumer.kafka.routes import Routes, compresses
 from consumer.kafka.settings import Value
-from schemas.headers import DEAD_LETTER_PREFIX, without_dead_letter
+
+__all__ = ["Routes", "Sink", "SinkEvent"]
 
 STALL_S = 5.0
-"""A barrier that takes longer is stuck: what the client still has not sent is given back."""
-MESSAGE_BYTES_DEFAULT = 1_000_000
-"""The client's own `message.max.bytes` and `batch.size`."""
+"""A barrier that makes no progress for longer is looked into."""
+RECALL_S = 1.0
+"""How long after calling back the client's queue what is left in it counts as stuck; and between two such calls."""
 
 TOO_LARGE = "the record is larger than the topic's max.message.bytes"
 
+SinkEvent: TypeAlias = Delivered | DeliveryFailed | Parked | Unparked | TopicParked | TopicResumed
 
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """Where outcomes go."""
 
-    results: Mapping[ModelId, str]
-    """The topic of each model's results."""
-    dead_letters: Callable[[str], str]
-    """From an input topic to the topic of its dead letters."""
-    key: str = "id"
-    """The key of results: `id`, `source-key` or `header:NAME`."""
-    bytes_max: Mapping[str, int] = field(default_factory=dict)
-    """`max.message.bytes` of the output topics, where known."""
+@dataclass(slots=True)
+class Retired:
+    """A client that gets no more records, with those that it may still have."""
+
+    client: Producer
+    places: list[Place]
+    recall_at_s: float
 
 
 class Sink:
@@ -63,43 +72,52 @@ class Sink:
             ClientError: the client refuses its settings.
         """
         self._routes = routes
-        self._compresses = any(settings.get(n, "none") != "none" for n in ("compression.type", "compression.codec"))
-        self._settings = {**_sizes(routes.bytes_max), **settings}
+        self._compresses = compresses(settings)
+        self._settings = {**routes.sizes(), **settings}
         self._complaints = Complaints()
         self._main = self._make({})
-        self._alone: Producer | None = None
-        """Made when first needed: sends every record in a batch of its own."""
+        self._apart: Producer | None = None
+        """Made when first needed."""
+        self._retired: list[Retired] = []
         self._waiting: deque[HandOver] = deque()
         """Handed over, and not (all) in the client yet: its queue is full, or a barrier is being passed."""
-        self._suspects: list[tuple[HandOver, int]] = []
-        self._events: list[Delivered | DeliveryFailed] = []
+        self._sent: list[HandOver] = []
+        """In the client since the last barrier, whole or in part."""
+        self._again: deque[Place] = deque()
+        """Called back, to be sent again before the barrier passes."""
+        self._resumed: deque[Place] = deque()
+        """Parked records whose topic is open again."""
+        self._returning: set[Place] = set()
+        """Parked records that are in the main client: the next barrier delivers them."""
+        self._suspects: deque[Place] = deque()
+        self._suspected: set[Place] = set()
+        """Suspects that the client apart has, and that the barrier waits for."""
+        self._parking = Parking()
+        self._events: list[SinkEvent] = []
         self._handed = self._delivered = Ticket(0)
-        self._barrier_since_s: float | None = None
+        self._in_barrier = False
+        self._stall = Stall()
 
     @property
     def in_flight(self) -> int:
-        """Outcomes handed over that the client has not sent or heard of; a few more than there are, at times."""
+        """Outcomes handed over that are not delivered or parked; a few more than there are, at times."""
         waiting = sum(len(each.values) - each.first for each in self._waiting)
-        return waiting + len(self._main) + (len(self._alone) if self._alone is not None else 0)
+        return waiting + len(self._main) + len(self._again) + len(self._suspects) + len(self._suspected)
+
+    @property
+    def parked(self) -> int:
+        """Outcomes that wait for their topic."""
+        return len(self._parking)
 
     def produce(self, action: Produce) -> None:
         """Take results. What the client has no room for waits here and follows with later calls."""
-        headers: list[Any] | None = None
-        if any(run.headers is not None for run in action.runs):
-            headers = _carried([each for run in action.runs for each in _headers(run)])
-        topic = self._routes.results[action.model]
-        self._take(HandOver(self, action.ticket, topic, self._keys(action), action.values, headers))
+        self._take(self._routes.of_results(self, action))
 
     def dead_letter(self, action: DeadLetter) -> None:
         """Take dead letters; one too large for its topic becomes an envelope of headers."""
-        run = action.run
-        headers = [letter_headers(run, i, failure) for i, failure in enumerate(action.failures)]
-        topic = self._routes.dead_letters(run.partition.topic)
-        self._take(
-            Letters(self, action.ticket, topic, run.keys, run.values, headers, run=run, failures=action.failures)
-        )
+        self._take(self._routes.of_letters(self, action))
 
-    def events(self) -> list[Delivered | DeliveryFailed]:
+    def events(self) -> list[SinkEvent]:
         """Return what became known since the last call, after giving the client a turn; never waits.
 
         Raises:
@@ -123,13 +141,34 @@ class Sink:
             self._turn()
             if self._delivered == self._handed:
                 return True
-            if self._barrier_since_s is None and not self._waiting:
-                self._barrier_since_s = time.monotonic()
+            if not self._in_barrier and not self._waiting:
+                self._in_barrier = True
+                self._stall.begin(time.monotonic())
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 return False
-            for client in filter(None, (self._main, self._alone)):
-                self._call(client.flush, min(left_s, 0.1))
+            if len(self._main):
+                self._call(self._main.flush, min(left_s, 0.1))
+            elif self._apart is not None and self._suspected:
+                self._call(self._apart.poll, min(left_s, 0.1))
+
+    def fence(self, partitions: Collection[TopicPartition]) -> None:
+        """Send nothing more of partitions that were taken away, and forget what waits of them."""
+        found = False
+        for handed in {*self._waiting, *self._sent, *(each for each, _ in self._places())}:
+            found = handed.fence(partitions) or found
+        if not found:
+            return
+        if len(self._main):
+            # What is on its way to the broker cannot be stopped, but what the client still holds can.
+            self._main.purge(in_queue=True, in_flight=False)
+            self._call(self._main.poll, 0)
+        self._again = _open(self._again)
+        self._suspects = _open(self._suspects)
+        self._resumed = _open(self._resumed)
+        self._returning = set(_open(self._returning))
+        for parked in self._parking.fence():
+            self._events.append(TopicResumed(parked.topic, parked.model))
 
     def complaints(self) -> list[Complaint]:
         """Return what the client complained about since the last call, each kind once."""
@@ -137,11 +176,12 @@ class Sink:
 
     def close(self) -> None:
         """Give up what is still in the client; flush first."""
-        for client in filter(None, (self._main, self._alone)):
-            client.purge()
-            client.flush(0.1)
+        for client in (self._main, self._apart, *(retired.client for retired in self._retired)):
+            if client is not None:
+                client.purge()
+                client.flush(0.1)
 
-    # -- towards the client ------------------------------------------------------------------------------------------
+    # -- one turn ----------------------------------------------------------------------------------------------------
 
     def _make(self, settings: Mapping[str, Value]) -> Producer:
         made: dict[str, Any] = {**self._settings, **settings}
@@ -162,40 +202,76 @@ class Sink:
 
     def _turn(self) -> None:
         """Serve reports, hand on what waits, and see whether the barrier passed."""
-        for client in filter(None, (self._main, self._alone)):
-            self._call(client.poll, 0)
+        now_s = time.monotonic()
+        self._call(self._main.poll, 0)
+        if self._apart is not None:
+            self._call(self._apart.poll, 0)
+        for retired in list(self._retired):
+            self._look_after(retired, now_s)
         if self._complaints.fatal is not None:
             raise ClientError(f"the producer is broken for good: {self._complaints.fatal}")
-        if self._suspects:
-            self._send_suspects()
-        if self._barrier_since_s is None or self._is_empty():
+        self._send_apart(now_s)
+        while self._again and self._send_one(*self._again[0]):
+            self._again.popleft()
+        if self._is_empty():
             self._pass_barrier()
-            while self._waiting and self._send(self._waiting[0]):
-                self._waiting.popleft()
-        elif time.monotonic() - self._barrier_since_s > STALL_S:
-            # A topic without a leader, or one that refuses for now, would hold everybody's commits back.
-            self._main.purge(in_queue=True, in_flight=False)
-            self._barrier_since_s = time.monotonic()
+        elif self._in_barrier:
+            self._look_into_stall(now_s)
+        if not self._in_barrier:
+            self._send_waiting(now_s)
 
     def _is_empty(self) -> bool:
-        return not self._suspects and len(self._main) == 0 and (self._alone is None or len(self._alone) == 0)
+        return not (len(self._main) or self._again or self._suspects or self._suspected)
 
     def _pass_barrier(self) -> None:
-        """Tell how far everything is delivered, if nothing is left in the client."""
-        if self._delivered == self._handed or not self._is_empty():
-            return
-        self._barrier_since_s = None
+        """Tell how far everything is delivered: nothing is left in the client."""
+        self._in_barrier = False
+        self._stall.begin(time.monotonic())
+        for handed, index in self._returning:
+            self._unpark(handed, index)
+        self._returning.clear()
         # A hand-over that waits is not in the client: everything before it is delivered.
         ticket = Ticket(self._waiting[0].ticket - 1) if self._waiting else self._handed
+        self._sent = self._sent[-1:] if self._waiting and self._waiting[0].first else []
         if ticket > self._delivered:
             self._delivered = ticket
             self._events.append(Delivered(ticket))
 
+    def _send_waiting(self, now_s: float) -> None:
+        while self._resumed:
+            handed, index = self._resumed[0]
+            if handed.topic in self._parking:  # closed again meanwhile
+                self._parking.park(handed, index, now_s)
+            elif self._send_one(handed, index):
+                if index in handed.parked and index not in handed.reported:
+                    self._returning.add((handed, index))
+            else:
+                return
+            self._resumed.popleft()
+        while self._waiting and self._send(self._waiting[0]):
+            self._waiting.popleft()
+
     def _send(self, handed: HandOver) -> bool:
         """Give the client what is left of a hand-over; tell whether it took all. The loop over records is in C."""
-        while handed.first < len(handed.values):
-            stop = handed.oversized[0] if handed.oversized else len(handed.values)
-            part = slice(handed.first, stop)
+        if not self._sent or self._sent[-1] is not handed:
+            self._sent.append(handed)
+        for stretch in handed.stretches():
+            handed.first = stretch.start
+            if stretch.start in handed.oversized:
+                handed.first = stretch.stop
+                handed.condemn(stretch.start, "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
+            elif handed.topic in self._parking:
+                handed.first = stretch.stop
+                for index in stretch:
+                    self._wait_for_topic(handed, index)
+            elif not self._send_stretch(handed, stretch):
+                return False
+        handed.first = len(handed.values)
+        return True
+
+    def _send_stretch(self, handed: HandOver, stretch: range) -> bool:
+        while handed.first < stretch.stop:
+            part = slice(handed.first, stretch.stop)
             values = iter(handed.values[part])
             columns = [repeat(handed.topic), values, handed.keys[part], repeat(-1), handed.reports()]
             if handed.headers is not None:
@@ -203,34 +279,34 @@ class Sink:
             try:
                 deque(map(self._main.produce, *columns), maxlen=0)
             except BufferError:
-                handed.first = stop - length_hint(values) - 1
+                handed.first = stretch.stop - length_hint(values) - 1
                 return False
             except KafkaException as error:
-                refused = stop - length_hint(values) - 1
+                refused = stretch.stop - length_hint(values) - 1
                 handed.first = refused + 1
                 handed.refuse(refused, error.args[0], is_alone=True)
+                if handed.topic in self._parking:
+                    for index in range(handed.first, stretch.stop):
+                        self._wait_for_topic(handed, index)
+                    handed.first = stretch.stop
                 continue
-            handed.first = stop
-            if handed.oversized:
-                handed.condemn(handed.oversized.popleft(), "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
-                handed.first += 1
+            handed.first = stretch.stop
         return True
 
-    def _send_suspects(self) -> None:
-        """Send records that an error of their whole batch hit, each in a batch of its own."""
-        if self._alone is None:
-            self._alone = self._make({"batch.num.messages": 1, "linger.ms": 0})
-        suspects, self._suspects = self._suspects, []
-        for number, (handed, index) in enumerate(suspects):
-            key, value, headers = handed.row(index)
-            report = partial(handed.report_alone, index)
-            try:
-                self._alone.produce(handed.topic, value, key, -1, report, None, 0, headers)
-            except BufferError:
-                self._suspects = suspects[number:]
-                return
-            except KafkaException as error:
-                handed.refuse(index, error.args[0], is_alone=True)
+    def _send_one(self, handed: HandOver, index: int) -> bool:
+        """Give the client one record; False if it has no room."""
+        if index in handed.fenced:
+            return True
+        key, value, headers = handed.row(index)
+        report = partial(handed.report_one, index)
+        handed.reported.discard(index)
+        try:
+            self._main.produce(handed.topic, value, key, -1, report, None, 0, headers)
+        except BufferError:
+            return False
+        except KafkaException as error:
+            handed.refuse(index, error.args[0], is_alone=True)
+        return True
 
     def _call(self, client_call: Callable[[float], int], timeout_s: float) -> None:
         try:
@@ -241,46 +317,218 @@ class Sink:
             elif self._complaints.fatal is None:
                 raise
 
-    def _keys(self, action: Produce) -> Sequence[bytes | None]:
-        if self._routes.key == "id":
-            return action.keys
-        if self._routes.key == "source-key":
-            return [key for run in action.runs for key in run.keys]
-        name = self._routes.key.partition(":")[2]
-        return [
-            next((value for each, value in reversed(headers or ()) if each == name), None)
-            for run in action.runs
-            for headers in _headers(run)
-        ]
+    # -- a barrier that hangs ----------------------------------------------------------------------------------------
+
+    def _look_into_stall(self, now_s: float) -> None:
+        """Find out what a barrier hangs on, and go on without it."""
+        match self._stall.look(len(self._main) + len(self._suspected), self._main, now_s):
+            case "absent":
+                self._complaints.note(KafkaError(KafkaError._ALL_BROKERS_DOWN))  # noqa: SLF001 - its name
+            case "recall":
+                for client in filter(None, (self._main, self._apart)):
+                    client.purge(in_queue=True, in_flight=False)
+            case "retire":
+                self._retire(now_s)
+
+    def _retire(self, now_s: float) -> None:
+        """Go on with another client: what the present one has sent and not heard of is parked until it has."""
+        places = list(self._returning)
+        for handed in self._sent:
+            places += [(handed, i) for i in range(handed.first) if i not in handed.reported | handed.fenced]
+        for handed, index in places:
+            self._tell_parked(handed, index)
+        self._returning.clear()
+        if len(self._main):
+            self._retired.append(Retired(self._main, places, now_s))
+            self._main = self._make({})
+        # The client apart tells of each record, so it can stay.
+        for handed, index in self._suspected:
+            self._tell_parked(handed, index)
+        self._suspected.clear()
+
+    def _look_after(self, retired: Retired, now_s: float) -> None:
+        """See what a retired client has heard; what it would send again is called back."""
+        self._call(retired.client.poll, 0)
+        if len(retired.client) == 0:
+            self._retired.remove(retired)
+            for handed, index in retired.places:
+                if index not in handed.reported:
+                    self._unpark(handed, index)
+        elif now_s >= retired.recall_at_s:
+            retired.recall_at_s = now_s + RECALL_S
+            retired.client.purge(in_queue=True, in_flight=False)
+
+    # -- records apart -----------------------------------------------------------------------------------------------
+
+    def _send_apart(self, now_s: float) -> None:
+        """Send suspects, and the probes that are due, each in a batch of its own."""
+        while self._suspects:
+            place = self._suspects[0]
+            if not self._send_alone(*place):
+                return
+            self._suspects.popleft()
+        for handed, index in list(self._parking.due(now_s)):
+            if not self._send_alone(handed, index):
+                self._parking.failed(handed.topic, now_s)
+                self._parking.park(handed, index, now_s)
+
+    def _send_alone(self, handed: HandOver, index: int) -> bool:
+        if self._apart is None:
+            self._apart = self._make({"batch.num.messages": 1, "linger.ms": 0, "delivery.report.only.error": False})
+        key, value, headers = handed.row(index)
+        report = partial(self._heard_apart, handed, index)
+        is_probe = self._parking.is_probed(handed, index)
+        if not is_probe:
+            self._suspected.add((handed, index))
+        try:
+            self._apart.produce(handed.topic, value, key, -1, report, None, 0, headers)
+        except BufferError:
+            self._suspected.discard((handed, index))
+            return False
+        except KafkaException as error:
+            self._refused_apart(handed, index, error.args[0])
+        return True
+
+    def _heard_apart(self, handed: HandOver, index: int, error: KafkaError | None, _message: Message) -> None:
+        """Take the report of a record that was sent alone."""
+        if error is not None:
+            self._refused_apart(handed, index, error)
+            return
+        self._suspected.discard((handed, index))
+        if index in handed.parked:
+            self._unpark(handed, index)
+        if self._parking.is_probed(handed, index):
+            parked = self._parking.opened(handed.topic)
+            self._resumed.extend(parked.records)
+            self._events.append(TopicResumed(parked.topic, parked.model))
+
+    def _refused_apart(self, handed: HandOver, index: int, error: KafkaError) -> None:
+        now_s = time.monotonic()
+        self._suspected.discard((handed, index))
+        is_probe = self._parking.is_probed(handed, index)
+        if is_probe:
+            self._parking.undecided(handed.topic, now_s)
+        handed.refuse(index, error, is_alone=True)
+        if is_probe and handed.topic in self._parking:
+            if self._parking.has(handed, index):
+                self._parking.failed(handed.topic, now_s)
+            self._resume_empty()
+
+    def _resume_empty(self) -> None:
+        for parked in self._parking.empty():
+            self._events.append(TopicResumed(parked.topic, parked.model))
 
     # -- from the hand-overs -----------------------------------------------------------------------------------------
 
     def suspect(self, handed: HandOver, index: int) -> None:
         """Send a record again, alone."""
+        self._returning.discard((handed, index))
         self._suspects.append((handed, index))
 
-    def fail(self, ticket: Ticket, index: int, failure: Failure) -> None:
+    def recalled(self, handed: HandOver, index: int) -> None:
+        """Park a record that the client had not sent, if a barrier hangs on it; else it is sent again."""
+        if (handed, index) in self._returning and not self._stall.is_recalling:
+            self._returning.discard((handed, index))
+            self._resumed.append((handed, index))
+        elif self._stall.is_recalling or index in handed.parked:
+            message = f"nothing was acknowledged for {STALL_S:g} s"
+            self.park(handed, index, Failure("delivery-failed", "_TIMED_OUT", message, Disposition.UNAVAILABLE))
+        else:
+            self._again.append((handed, index))
+
+    def park(self, handed: HandOver, index: int, failure: Failure) -> None:
+        """Have a record wait for its topic."""
+        self._returning.discard((handed, index))
+        if handed.topic not in self._parking:
+            self._events.append(TopicParked(handed.topic, handed.model, failure))
+        self._wait_for_topic(handed, index)
+
+    def fail(self, handed: HandOver, index: int, failure: Failure) -> None:
         """Report a record as not delivered."""
-        self._events.append(DeliveryFailed(ticket, index, failure))
+        self._returning.discard((handed, index))
+        handed.parked.discard(index)
+        self._events.append(DeliveryFailed(handed.ticket, index, failure))
+
+    def _wait_for_topic(self, handed: HandOver, index: int) -> None:
+        handed.reported.add(index)
+        self._tell_parked(handed, index)
+        self._parking.park(handed, index, time.monotonic())
+
+    def _tell_parked(self, handed: HandOver, index: int) -> None:
+        if index not in handed.parked:
+            handed.parked.add(index)
+            self._events.append(Parked(handed.ticket, index))
+
+    def _unpark(self, handed: HandOver, index: int) -> None:
+        if index in handed.parked:
+            handed.parked.discard(index)
+            self._events.append(Unparked(handed.ticket, index))
+
+    def _places(self) -> Iterable[Place]:
+        """Walk the single records that are still here, wherever they wait."""
+        yield from self._again
+        yield from self._resumed
+        yield from self._returning
+        yield from self._suspects
+        yield from self._suspected
+        yield from self._parking.places()
+        for retired in self._retired:
+            yield from retired.places
 
 
-def _carried(column: list[Headers | None]) -> list[Any]:
-    """Drop the headers of an earlier failure, which replayed records have, from a column of headers."""
-    names = set(map(itemgetter(0), chain.from_iterable(filter(None, column))))
-    if not any(name.startswith(DEAD_LETTER_PREFIX) for name in names):
-        return column
-    return [without_dead_letter(each) or None for each in column]
+def _open(places: Iterable[Place]) -> deque[Place]:
+    return deque((handed, index) for handed, index in places if index not in handed.fenced)
 
 
-def _headers(run: Run) -> Sequence[Headers | None]:
-    return run.headers if run.headers is not None else [None] * len(run)
+class Stall:
+    """How long a barrier has made no progress, and what is to be done about it."""
 
+    def __init__(self) -> None:
+        """Start without a barrier."""
+        self._least = 0
+        self._since_s = 0.0
+        self._presence: Presence | None = None
+        self._was_absent = False
+        self._recalled_s: float | None = None
 
-def _sizes(bytes_max: Mapping[str, int]) -> dict[str, Value]:
-    """Keep a batch below what every topic takes, and let a record be as large as any topic takes."""
-    if not bytes_max:
-        return {}
-    return {
-        "batch.size": min(MESSAGE_BYTES_DEFAULT, *bytes_max.values()),
-        "message.max.bytes": max(MESSAGE_BYTES_DEFAULT, *bytes_max.values()),
-    }
+    @property
+    def is_recalling(self) -> bool:
+        """Tell whether the client's queue was called back because of a stall."""
+        return self._recalled_s is not None
+
+    def begin(self, now_s: float) -> None:
+        """Take note that a barrier has begun."""
+        self._restart(now_s)
+        self._was_absent = False
+
+    def look(self, left: int, client: Producer, now_s: float) -> str:
+        """Say what to do, `left` records being in the clients: "", "absent", "recall" or "retire"."""
+        if self._recalled_s is not None:
+            if now_s - self._recalled_s < RECALL_S:
+                return ""
+            self._restart(now_s)
+            return "retire"
+        if self._presence is None:
+            if not self._least or left < self._least:
+                self._restart(now_s)
+                self._least = left
+            elif now_s - self._since_s >= STALL_S:
+                self._presence = Presence(client)
+            return ""
+        is_there = self._presence.is_there
+        if is_there is None:
+            return ""
+        was_absent, self._was_absent = self._was_absent, not is_there
+        self._presence = None
+        if not is_there or was_absent:
+            # Nobody there: asked again soon. There again: the client gets its time to send what it has.
+            self._since_s = now_s if is_there else now_s - STALL_S + RECALL_S
+            return "" if is_there else "absent"
+        self._recalled_s = now_s
+        return "recall"
+
+    def _restart(self, now_s: float) -> None:
+        self._least = 0
+        self._since_s = now_s
+        self._presence = None
+        self._recalled_s = None

@@ -105,6 +105,7 @@ class Loop:
                 self._turn_without_fetch(min(BUSY_WAIT_S, until_s - self._clock()))
         finally:
             self._is_revoking = False
+            self._parts.sink.fence(partitions)
 
     # -- one turn
 
@@ -148,6 +149,8 @@ class Loop:
                 for observer in self._parts.observers:
                     observer.observe_action(action)
                 self._take(self._perform(action))
+            if isinstance(event, on.Revoked):
+                self._parts.sink.fence(event.partitions)
 
     def _perform(self, action: do.Action) -> Sequence[on.Event]:
         """Do one thing; return what came of it."""

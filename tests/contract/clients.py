@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from consumer.core.events import Assigned, Committed, DeliveryFailed, Event, Fetched, Revoked
+from consumer.core.events import (
+    Assigned,
+    Committed,
+    Delivered,
+    DeliveryFailed,
+    Event,
+    Fetched,
+    Parked,
+    Revoked,
+    Unparked,
+)
 from consumer.core.types import Generation, Run, Slice, TopicPartition
 from consumer.demo.broker import Broker
 from consumer.kafka.admin import Admin
@@ -138,11 +148,12 @@ def run_of(
     values: Sequence[bytes | None],
     keys: Sequence[bytes | None] | None = None,
     headers: Sequence[Any] | None = None,
+    partition: TopicPartition = SOURCE,
 ) -> Run:
     """Make the run that outcomes belong to; offsets count from 100."""
     count = len(values)
     return Run(
-        partition=SOURCE,
+        partition=partition,
         generation=Generation(1),
         model="fraud",
         positions=range(count),
@@ -157,16 +168,53 @@ def run_of(
     )
 
 
+@dataclass
+class Told:
+    """What a sink told."""
+
+    events: list[Any] = field(default_factory=list)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        """Return the events of a kind, in order."""
+        return [event for event in self.events if isinstance(event, kind)]
+
+    @property
+    def delivered(self) -> int:
+        """The newest ticket that a barrier has passed."""
+        return max((event.ticket for event in self.of(Delivered)), default=0)
+
+    @property
+    def parked(self) -> set[tuple[int, int]]:
+        """Ticket and number of what is parked; the sink tells each once, and before the barrier that leaves it out."""
+        places: set[tuple[int, int]] = set()
+        delivered = 0
+        for event in self.events:
+            if isinstance(event, Delivered):
+                delivered = event.ticket
+            elif isinstance(event, Parked):
+                assert (event.ticket, event.index) not in places, "parked twice"
+                assert event.ticket > delivered, "parked after it was said to be delivered"
+                places.add((event.ticket, event.index))
+            elif isinstance(event, Unparked):
+                places.remove((event.ticket, event.index))
+            elif isinstance(event, DeliveryFailed):
+                places.discard((event.ticket, event.index))
+        return places
+
+
+def turn_until(sink: Sink, holds: Callable[[Told], bool], told: Told | None = None, wait_s: float = WAIT_S) -> Told:
+    """Play the loop for a sink, barriers included, until something holds; return what it told."""
+    told = told or Told()
+    deadline_s = time.monotonic() + wait_s
+    while not holds(told):
+        assert time.monotonic() < deadline_s, f"not in {wait_s} s: {told.events[-5:]} {sink.complaints()}"
+        sink.flush(0.05)
+        told.events += sink.events()
+    return told
+
+
 def settle(sink: Sink, ticket: int) -> list[DeliveryFailed]:
     """Take events until everything up to the ticket is delivered or reported; return what was reported."""
-    failed: list[DeliveryFailed] = []
-    deadline_s = time.monotonic() + WAIT_S
-    while True:
-        passed = sink.flush(0.1)
-        for event in sink.events():
-            if isinstance(event, DeliveryFailed):
-                failed.append(event)
-            elif event.ticket >= ticket:
-                assert passed or event.ticket == ticket
-                return failed
-        assert time.monotonic() < deadline_s, f"ticket {ticket} not delivered in {WAIT_S} s: {sink.complaints()}"
+    told = turn_until(sink, lambda told: told.delivered >= ticket)
+    assert told.parked == set()
+    return told.of(DeliveryFailed)

@@ -7,19 +7,19 @@ import pytest
 from confluent_kafka import Message
 
 from consumer.core.actions import DeadLetter, Produce
-from consumer.core.events import Delivered, DeliveryFailed
+from consumer.core.events import Delivered, DeliveryFailed, TopicParked
 from consumer.core.types import Disposition, Failure, Ticket
 from consumer.demo.broker import Broker, Feature
 from consumer.errors import ClientError
-from consumer.kafka import sink as sink_module
 from consumer.kafka.sink import Routes, Sink
 from schemas.headers import DeadLetter as DeadLetterFields
 from schemas.headers import parse_dead_letter
 from tests import brokers
-from tests.contract.clients import SOURCE, run_of, settle, sink
+from tests.contract.clients import SOURCE, run_of, settle, sink, turn_until
 
 pytestmark = pytest.mark.broker
 
+REPORT_ALL: dict[str, Any] = {"delivery.report.only.error": False}
 BROKEN = Failure("inference-failed", "ValueError", "it\nbroke")
 
 
@@ -152,7 +152,7 @@ def test_suspects_that_find_no_room_are_not_forgotten(broker: Broker) -> None:
     brokers.need(broker, Feature.TOPIC_LIMITS)
     topic = brokers.new_topic(broker, settings={"max.message.bytes": "2000"})
     out = sink(broker, routes(topic), linger_ms=50)
-    out._alone = out._make({"batch.num.messages": 1, "queue.buffering.max.messages": 2, "linger.ms": 0})
+    out._apart = out._make({"batch.num.messages": 1, "queue.buffering.max.messages": 2, "linger.ms": 0, **REPORT_ALL})
     values = [b"x" * 3000, *(b"%03d" % i for i in range(30))]
     out.produce(produce(1, values))
     assert [each.index for each in settle(out, 1)] == [0]
@@ -167,7 +167,7 @@ def test_batches_stay_below_the_topics_limit(broker: Broker) -> None:
     out.produce(produce(1, [b"v" * 200] * 40))
     assert settle(out, 1) == []
     assert len(delivered(broker, topic)) == 40
-    assert out._alone is None
+    assert out._apart is None
 
 
 def test_a_record_above_the_clients_default_passes_where_the_topic_takes_it(broker: Broker) -> None:
@@ -196,43 +196,17 @@ def test_an_oversized_dead_letter_becomes_an_envelope(broker: Broker, is_known: 
 
 
 def test_a_dead_letter_that_never_fits_is_not_dropped(broker: Broker) -> None:
-    """If even the envelope is refused, the record is reported as waiting, never as delivered or poison."""
+    """If even the envelope is refused, the record waits in the sink, neither delivered nor called poison."""
     brokers.need(broker, Feature.TOPIC_LIMITS)
     topic = brokers.new_topic(broker, settings={"max.message.bytes": "100"})
     out = sink(broker, routes("unused", topic))
     out.dead_letter(DeadLetter(Ticket(1), run_of([b"x" * 300]), [BROKEN]))
-    (failed,) = settle(out, 1)
-    assert failed.index == 0
-    assert failed.failure.disposition is Disposition.UNAVAILABLE
+    told = turn_until(out, lambda told: told.delivered == 1)
+    assert told.parked == {(1, 0)}
+    (parked,) = told.of(TopicParked)
+    assert (parked.topic, parked.model, parked.failure.disposition) == (topic, None, Disposition.UNAVAILABLE)
     assert delivered(broker, topic) == []
-
-
-def test_a_stuck_topic_does_not_hold_the_others(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records of a topic that takes nothing are given back after the stall limit; the others' barrier passes.
-
-    Handed over again once the topic works, they arrive.
-    """
-    brokers.need(broker, Feature.TOPIC_LIMITS)
-    monkeypatch.setattr(sink_module, "STALL_S", 1.0)
-    good = brokers.new_topic(broker)
-    stuck = f"not-yet-{good}"
-    out = sink(broker, Routes({"fraud": good, "stuck": stuck}, lambda _: "unused"))
-
-    def hand_over(ticket: int) -> None:
-        out.produce(produce(ticket, [b"g%d" % ticket] * 3))
-        values = [b"s%d" % i for i in range(3)]
-        out.produce(Produce(Ticket(ticket + 1), "stuck", [run_of([b""] * 3)], values, [b"k"] * 3))
-
-    hand_over(1)
-    failed = settle(out, 2)
-    assert sorted((each.ticket, each.index) for each in failed) == [(2, 0), (2, 1), (2, 2)]
-    assert {each.failure.disposition for each in failed} == {Disposition.UNAVAILABLE}
-    assert len(delivered(broker, good)) == 3
-    brokers.new_topic(broker, name=stuck)
-    hand_over(3)
-    assert settle(out, 4) == []
-    assert len(delivered(broker, good)) == 6
-    assert [value for _, value in delivered(broker, stuck)] == [b"s0", b"s1", b"s2"]
+    assert told.of(DeliveryFailed) == []
 
 
 def test_hand_overs_behind_a_barrier_wait_for_it(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,26 +223,6 @@ def test_hand_overs_behind_a_barrier_wait_for_it(broker: Broker, monkeypatch: py
         found = out.events()
     assert found == [Delivered(Ticket(1))]
     assert settle(out, 2) == []
-
-
-def test_a_missing_topic_is_given_back(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A topic that is not there is no reason to wait for ever, nor to call a record bad."""
-    brokers.need(broker, Feature.TOPIC_LIMITS)
-    monkeypatch.setattr(sink_module, "STALL_S", 1.0)
-    out = sink(broker, routes("missing-" + brokers.new_topic(broker)))
-    out.produce(produce(1, [b"a", b"b"]))
-    failed = settle(out, 1)
-    assert sorted(each.index for each in failed) == [0, 1]
-    assert {each.failure.disposition for each in failed} == {Disposition.UNAVAILABLE}
-
-
-def test_equal_results_that_fail_are_each_reported_once(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Records equal in key and value are told apart by number: three of them that fail are three reports."""
-    brokers.need(broker, Feature.TOPIC_LIMITS)
-    monkeypatch.setattr(sink_module, "STALL_S", 0.5)
-    out = sink(broker, routes("missing-" + brokers.new_topic(broker)))
-    out.produce(produce(1, [b"same"] * 3, [b"k"] * 3))
-    assert sorted(each.index for each in settle(out, 1)) == [0, 1, 2]
 
 
 def test_settings_that_the_client_refuses_are_one_line(broker: Broker) -> None:
@@ -292,4 +246,3 @@ def test_no_report_is_left_behind(broker: Broker) -> None:
     began_s = time.monotonic()
     out.close()
     assert time.monotonic() - began_s < 2
-    assert isinstance(out.events()[0], DeliveryFailed)
