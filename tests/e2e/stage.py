@@ -33,8 +33,6 @@ from tests.brokers import new_topic
 from tests.e2e.oracle import WAIT_S, Archive, Outcome, Place, Sampler, committed
 
 MODELS_FILE = Path(__file__).with_name("models_for_tests.py")
-EXPECTED_ENDS = (None, 0, -signal.SIGKILL, 128 + signal.SIGTERM)
-"""Running, drained, killed by the test, or asked twice."""
 INPUTS = [{"name": "x", "datatype": "FP32", "shape": [4]}]
 
 
@@ -79,6 +77,8 @@ class Stage:
         self.requests = new_topic(self.broker, self.partitions, name=f"{self.name}.requests")
         self.group = f"{self.name}.group"
         shutil.copy(MODELS_FILE, self.directory)
+        self.ends_expected = {None, 0, -signal.SIGKILL, 128 + signal.SIGTERM}
+        """Exit codes that are no surprise: running, drained, killed by the test, or asked twice."""
         self.sent: dict[Place, str] = {}
         """Partition and offset of every record that the broker has, with its id."""
         self._rows: dict[str, float] = {}
@@ -202,7 +202,7 @@ class Stage:
         while (committed := self.committed()) != (ends := self.ends()):
             assert time.monotonic() < deadline_s, f"committed {committed} of {ends} after {timeout_s} s{self.logs()}"
             for process in self.processes:
-                assert process.poll() in EXPECTED_ENDS, f"the program ended{self.logs()}"
+                assert process.poll() in self.ends_expected, f"the program ended{self.logs()}"
             time.sleep(0.1)
         return time.monotonic() - began_s
 

@@ -13,9 +13,10 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 45.0
 """From the healing of a fault until everything is committed, at most."""
-FLOW = {"records_max": 1000, "fetch_records_max": 200}
-DOUBLED_MAX = 1500
-"""A window of records in flight, and those of a commit interval."""
+FLOW = {"records_max": 400, "span_max": 200, "fetch_records_max": 100}
+COMMIT = {"records_max": 100}
+DOUBLED_MAX = 4 * (200 + 100)
+"""Of each partition a window of records, and those that may wait for a commit."""
 
 
 def under_load(stage: Stage) -> None:
@@ -29,7 +30,7 @@ def under_load(stage: Stage) -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
 def test_a_broker_that_goes_and_comes_back(cluster: Cluster, stage_of: StageOf, how: signal.Signals) -> None:
     """After a restart of the broker, clean or not, the program goes on by itself."""
-    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW)
+    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)
     program = stage.start()
     program.wait_ready()
     under_load(stage)
@@ -46,7 +47,7 @@ def test_a_broker_that_goes_and_comes_back(cluster: Cluster, stage_of: StageOf, 
 @pytest.mark.parametrize("pause_s", [6.0, pytest.param(60.0, marks=pytest.mark.soak)])
 def test_a_broker_that_freezes(cluster: Cluster, stage_of: StageOf, pause_s: float) -> None:
     """A broker that stops for longer than the session, and goes on as if nothing had been."""
-    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW)
+    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)
     program = stage.start()
     program.wait_ready()
     under_load(stage)

@@ -85,7 +85,11 @@ def test_a_slow_network_only_slows(cluster: Cluster, stage_of: StageOf) -> None:
 
 def test_a_parted_network_heals(cluster: Cluster, stage_of: StageOf) -> None:
     """Parted from its broker for longer than the session, the program comes back by itself."""
-    stage = stage_of({"a": double(delay_s=0.005)}, flow={"records_max": 1000, "fetch_records_max": 200})
+    stage = stage_of(
+        {"a": double(delay_s=0.005)},
+        flow={"records_max": 400, "span_max": 200, "fetch_records_max": 100},
+        commit={"records_max": 100},
+    )
     program = stage.start()
     program.wait_ready()
     stage.send("a", range(2000))
@@ -95,14 +99,16 @@ def test_a_parted_network_heals(cluster: Cluster, stage_of: StageOf) -> None:
     time.sleep(SESSION_TIMEOUT_S + 2)
     cluster.proxy.heal()
     stage.wait_settled(RECOVERY_S)
-    stage.check(doubled_max=1500)
+    stage.check(doubled_max=stage.partitions * 300)
     assert program.stop() == 0
 
 
 def test_work_without_a_coordinator_is_capped(cluster: Cluster, stage_of: StageOf) -> None:
     """While only the coordinators are out of reach, no more is done than can be done again after the healing."""
-    cap = 1000
-    stage = stage_of({"a": double()}, flow={"records_max": cap, "fetch_records_max": 200, "span_max": cap})
+    window, uncommitted = 200, 200
+    stage = stage_of(
+        flow={"records_max": window, "fetch_records_max": 100, "span_max": window}, commit={"records_max": uncommitted}
+    )
     program = stage.start()
     program.wait_ready()
     stage.send("a", range(100))
@@ -113,5 +119,5 @@ def test_work_without_a_coordinator_is_capped(cluster: Cluster, stage_of: StageO
     assert program.process.poll() is None, stage.logs()
     cluster.proxy.heal()
     stage.wait_settled(RECOVERY_S)
-    stage.check(doubled_max=2 * cap)
+    stage.check(doubled_max=stage.partitions * (window + uncommitted))
     assert program.stop() == 0

@@ -14,7 +14,8 @@ from tests.faults.proxy import Api, Rule, Verdict
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 45.0
-FLOW = {"records_max": 400, "fetch_records_max": 100}
+FLOW = {"records_max": 120, "fetch_records_max": 30}
+"""So little that partitions are paused and resumed all the time."""
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "range": {"partition.assignment.strategy": "range"},
