@@ -1,0 +1,71 @@
+from collections import Counter
+
+import pytest
+
+from tests.soak.plan import Kind
+from tests.soak.report import RECOVERY_S_MAX, Report, Survived
+from tests.soak.soak import UNCOMMITTED_S, _unexplained
+
+
+def good() -> Report:
+    """Report a run in which nothing is amiss."""
+    return Report(
+        seed=1,
+        minutes=1,
+        delivery="at-least-once",
+        broker="a broker",
+        members=2,
+        faults=[Survived(Kind.KILL_SUPERVISOR, 1000.0, 10.0, 2.0, 8.0)],
+        sent=100,
+        outcomes=Counter(result=110),
+        doubled=10,
+        doubled_max=100,
+        samples=5,
+        settled_s=1.0,
+    )
+
+
+def test_a_good_run_has_no_violation() -> None:
+    """Faults that were recovered from, and what they explain, are none."""
+    report = good()
+    assert report.violations() == []
+    assert list(report.lines())[-1] == "every promise was kept"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("lost", 1, "1 of 100 records are lost"),
+        ("wrong", 2, "2 outcomes are wrong"),
+        ("doubled", 101, "101 outcomes too many, 100 allowed"),
+        ("unexplained", 3, "3 outcomes too many that no fault explains"),
+        ("sent", 0, "nothing was sent"),
+        ("samples", 0, "commits were never compared with outcomes"),
+        ("settled_s", None, "the lag did not come back to 0"),
+        ("notes", ["member-1 ended by itself"], "member-1 ended by itself"),
+        ("faults", [Survived(Kind.JOIN, 0, 3.0, 1, None)], "recovery from member joined and left at 3 s never ended"),
+        (
+            "faults",
+            [Survived(Kind.JOIN, 0, 3.0, 1, RECOVERY_S_MAX + 1)],
+            "recovery from member joined and left at 3 s took 61.0 s",
+        ),
+    ],
+)
+def test_whatever_is_amiss_is_a_violation(name: str, value: object, said: str) -> None:
+    """Each promise that is not kept is told in a line, and is the last thing that people read."""
+    report = good()
+    setattr(report, name, value)
+    assert said in report.violations()
+    assert f"VIOLATION: {said}" in list(report.lines())
+    assert "violations" in list(report.lines())[-1]
+
+
+def test_only_a_fault_between_explains_a_repetition() -> None:
+    """An outcome may come again only around a fault that moves partitions, and only if it was not old by then."""
+    kill = Survived(Kind.KILL_SUPERVISOR, at_s=1000.0, began_s=0, lasted_s=2.0, recovery_s=8.0)
+    worker = Survived(Kind.KILL_WORKER, at_s=1000.0, began_s=0, lasted_s=2.0, recovery_s=8.0)
+    assert _unexplained([999.0], [kill]) == 0
+    assert _unexplained([999.0, 1005.0], [kill]) == 0
+    assert _unexplained([999.0, 1005.0], [worker]) == 1
+    assert _unexplained([999.0, 1010.0 + 2 * UNCOMMITTED_S], [kill]) == 1
+    assert _unexplained([1000.0 - 2 * UNCOMMITTED_S, 1005.0, 1006.0], [kill]) == 2

@@ -1,0 +1,29 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from consumer.demo.broker import BrokerError, start
+from tests.soak.plan import Kind
+from tests.soak.soak import Options, soak
+
+SHORT = Options(seed=1, minutes=1.2, members=2, gap_s=6.0)
+
+
+@pytest.mark.broker
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_a_short_soak_keeps_every_promise(tmp_path: Path) -> None:
+    """Members, workers and the broker are killed and frozen for a minute: nothing is lost, or doubled without cause."""
+    try:
+        broker = start()
+    except BrokerError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI needs a real Apache Kafka: {error}")
+        pytest.skip(str(error))
+    with broker:
+        report = soak(SHORT, broker, tmp_path)
+    said = "\n".join(report.lines())
+    assert report.violations() == [], said
+    assert {fault.kind for fault in report.faults} >= {Kind.KILL_WORKER, Kind.KILL_SUPERVISOR}, said
+    assert report.outcomes["result"] >= report.sent / 2
