@@ -69,6 +69,8 @@ class Stage:
     models: Mapping[str, Mapping[str, Any]]
     partitions: int = 4
     settings: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables of the programs beside the test's own."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,6 +132,7 @@ class Stage:
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         self.processes.append(process)
         return Program(process, port, log)

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -165,6 +166,32 @@ def test_a_killed_member_is_replaced_within_its_session(cluster: Cluster, stage_
     stage.wait_settled(SESSION_TIMEOUT_S + 2 + (TRANSACTION_GRACE_S if stage.is_transactional else 0))
     stage.check()
     assert second.stop() == 0
+
+
+JUMPING_CLOCK = """\
+import itertools
+import time
+
+_real, _jumps = time.time, itertools.cycle((0.0, 3600.0, -3600.0))
+time.time = lambda: _real() + next(_jumps)
+"""
+
+
+def test_a_clock_that_jumps(cluster: Cluster, stage_of: StageOf, tmp_path: Path) -> None:
+    """A wall clock that jumps by an hour at every look, in the supervisor and in its workers, matters to nobody."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    stage = stage_of(flow=FLOW, commit=COMMIT)
+    stage.environment["PYTHONPATH"] = str(tmp_path / "clock")
+    program = stage.start(workers=1)
+    program.wait_ready()
+    for _ in range(4):
+        stage.send("a", range(200))
+        time.sleep(0.5)
+    stage.wait_settled(RECOVERY_S)
+    assert stage.kinds(stage.check(doubled_max=0)) == {"result": 800}
+    assert sum(worker["restarts"] for worker in program.status()["workers"]) == 0
+    assert program.stop() == 0
 
 
 def stop_within(program: Program, seconds: float) -> int:
