@@ -5,16 +5,20 @@ batch is run.
 
 Theory of operation. One thread receives, runs and answers; it waits for more records only while there is nothing to
 run. Models are loaded by a second thread, so that those that are there go on meanwhile; it hands them over by a queue
-that the loop looks into between two batches.
+that the loop looks into between two batches. Both write down what they begin, and how long it may take, on the board
+that the supervisor watches.
 """
 
 import gc
+import math
+import os
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
 
+from consumer.core.activity import Phase, Stretch
 from consumer.core.batching import Batchers, BatchOptions
 from consumer.core.types import Disposition, Failure, ModelId
 from consumer.models.options import ModelOptions
@@ -29,6 +33,20 @@ from schemas.reasons import Reason
 LOOK_INTERVAL_S: Final = 0.01
 """How often the loop looks whether a model is loaded, while one is being loaded and nothing else is to do."""
 
+WAIT_MAX_S: Final = 1.0
+"""How long the loop waits at once: it shows that it is alive as often."""
+
+LOOP_TIMEOUT_S: Final = 30.0
+"""How long the loop itself may take for anything, the model's part apart; only a process that is stopped, or a machine
+that is out of memory, takes that long."""
+
+MEMORY_INTERVAL_S: Final = 1.0
+"""How often the loop looks how large the process has become."""
+
+
+class OutgrownError(Exception):
+    """The process has become too large: another one has to take its place."""
+
 
 class _Made(NamedTuple):
     """What the loading thread hands over."""
@@ -41,7 +59,14 @@ class _Made(NamedTuple):
 class Loop:
     """Serves models on one device."""
 
-    def __init__(self, end: WorkerEnd, models: Mapping[ModelId, ModelOptions], device: str, content_type: str) -> None:
+    def __init__(
+        self,
+        end: WorkerEnd,
+        models: Mapping[ModelId, ModelOptions],
+        device: str,
+        content_type: str,
+        memory_bytes_max: int | None = None,
+    ) -> None:
         """Serve nothing yet.
 
         Args:
@@ -49,8 +74,12 @@ class Loop:
             models: The options of every model that may be asked for.
             device: Where models are loaded, in torch's words.
             content_type: What records are that do not say it themselves.
+            memory_bytes_max: Resident memory of this process after which it leaves; None for any.
         """
         self._end = end
+        self._lane = end.board.loop
+        self._memory_bytes_max = memory_bytes_max
+        self._measure_at_s = 0.0
         self._models = models
         self._device = device
         self._content_type = content_type
@@ -68,7 +97,9 @@ class Loop:
         Raises:
             EOFError: It is gone.
             DeviceLostError: Only a new process can use the device again.
+            OutgrownError: The process is larger than it may be; every batch that was begun is answered.
         """
+        self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
         self._loader.start()
         is_idle = True
         while True:
@@ -81,16 +112,15 @@ class Loop:
                 is_idle = True
             self._receive(self._wait_s() if model is None else 0.0)
 
-    def _wait_s(self) -> float | None:
-        """Say how long there is nothing to do but to wait for the supervisor; None: for ever."""
+    def _wait_s(self) -> float:
+        """Say how long there is nothing to do but to wait for the supervisor."""
         due_at_s = self._batchers.due_at_s
-        wait_s = None if due_at_s is None else max(0.0, due_at_s - time.monotonic())
-        if self._waiting:
-            return LOOK_INTERVAL_S if wait_s is None else min(wait_s, LOOK_INTERVAL_S)
-        return wait_s
+        wait_s = WAIT_MAX_S if due_at_s is None else min(max(0.0, due_at_s - time.monotonic()), WAIT_MAX_S)
+        return min(wait_s, LOOK_INTERVAL_S) if self._waiting else wait_s
 
-    def _receive(self, timeout_s: float | None) -> None:
+    def _receive(self, timeout_s: float) -> None:
         """Take in everything that is there, waiting for the first of it."""
+        self._lane.beat()
         received = self._end.receive(timeout_s)
         while received is not None:
             if isinstance(received, Work):
@@ -122,15 +152,19 @@ class Loop:
 
     def _load_wanted(self) -> None:
         """Load models, one after the other, in a thread of their own."""
+        lane = self._end.board.loader
+        lane.begin(Phase.IDLE, math.inf)
         while True:
             model = self._wanted.get()
             began_s = time.monotonic()
+            lane.begin(Phase.LOAD, self._models[model].load_timeout_s, model)
             outcome: loaders.LoadedModel | Failure
             try:
                 outcome = loaders.load(self._models[model], self._device)
                 outcome.warm_up()
             except (Exception, SystemExit) as error:  # noqa: BLE001 - loading runs the model's own code
                 outcome = unavailable(failure_of(error))
+            lane.begin(Phase.IDLE, math.inf)
             self._made.put(_Made(model, outcome, time.monotonic() - began_s))
 
     def _adopt(self) -> None:
@@ -156,7 +190,7 @@ class Loop:
     def _open(self, model: ModelId, loaded: loaders.LoadedModel) -> None:
         """Begin to batch a model's records."""
         options = self._models[model]
-        self._runners[model] = Runner(loaded, options, self._content_type)
+        self._runners[model] = Runner(loaded, options, self._content_type, self._lane.beat)
         # A batch is one call, where records have one row: a batch of many calls would keep other models waiting, and
         # its first results would wait for its last.
         rows_max = loaded.rows_max if loaded.is_batched else 1
@@ -167,20 +201,39 @@ class Loop:
     def _probe(self, model: ModelId) -> None:
         """Ask a broken model again."""
         runner = self._runners.get(model)
+        self._lane.begin(Phase.PROBE, self._models[model].infer_timeout_s, model)
         failure = _not_here(model) if runner is None else runner.probe()
+        self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
         self._end.send(Probed(model) if failure is None else Broken(model, failure))
 
     def _run_batch(self, model: ModelId) -> None:
         """Run a model's next batch and answer it."""
-        sheets, failure = self._runners[model].run(self._batchers[model].take())
+        spans = self._batchers[model].take()
+        running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
+        self._lane.begin(Phase.INFER, self._models[model].infer_timeout_s, model, running)
+        sheets, failure = self._runners[model].run(spans)
+        self._lane.begin(Phase.ANSWER, LOOP_TIMEOUT_S, model, running)
         if failure is not None:
             # Told first: records that come back must not be sent here again before the supervisor knows why they did.
             self._end.send(Broken(model, failure))
         for sheet in sheets:
             self._answer(sheet)
+        self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
         if failure is not None:
             while spans := self._batchers[model].take():
                 self._decline(spans, failure)
+        self._look_at_memory()
+
+    def _look_at_memory(self) -> None:
+        """Leave, where a model that leaks has made the process too large."""
+        now_s = time.monotonic()
+        if self._memory_bytes_max is None or now_s < self._measure_at_s:
+            return
+        self._measure_at_s = now_s + MEMORY_INTERVAL_S
+        resident = resident_bytes()
+        if resident > self._memory_bytes_max:
+            self._lane.begin(Phase.LEAVE, LOOP_TIMEOUT_S)
+            raise OutgrownError(f"{resident} bytes are resident, {self._memory_bytes_max} are allowed")
 
     def _answer(self, sheet: Sheet) -> None:
         """Tell the outcomes of a span's records."""
@@ -195,6 +248,12 @@ class Loop:
             sheet = Sheet(span, now_s)
             sheet.fail_open(failure)
             self._answer(sheet)
+
+
+def resident_bytes() -> int:
+    """Measure the resident memory of this process."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - several times as fast as Path
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _not_here(model: ModelId) -> Failure:

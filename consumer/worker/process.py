@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 from consumer.core.types import ModelId
 from consumer.errors import ExitCode
 from consumer.models.options import ModelOptions
+from consumer.transport.board import TRACE_SIGNAL
 from consumer.transport.controls import BootFailed, Ready
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.worker_end import WorkerEnd
@@ -40,6 +41,8 @@ class WorkerSpec:
     """Directories in which the models' code is looked for first."""
     content_type: str = MSGPACK
     """What records are that do not say it themselves."""
+    memory_bytes_max: int | None = None
+    """Resident memory of the process after which another one takes its place; None for any."""
 
 
 def main(spec: WorkerSpec, ends: WorkerEnds) -> None:
@@ -48,9 +51,10 @@ def main(spec: WorkerSpec, ends: WorkerEnds) -> None:
     Raises:
         SystemExit: with `ExitCode.WORKER_BOOT` where a restart would not help, `EXIT_DEVICE_LOST` where it would.
     """
-    faulthandler.enable()
     _die_with_parent()
     end = WorkerEnd(ends)
+    faulthandler.enable(end.board.traces)
+    faulthandler.register(TRACE_SIGNAL, end.board.traces, all_threads=True, chain=False)
     try:
         _boot(spec, end)
         _serve(spec, end)
@@ -77,10 +81,13 @@ def _boot(spec: WorkerSpec, end: WorkerEnd) -> None:
 def _serve(spec: WorkerSpec, end: WorkerEnd) -> None:
     """Run the loop."""
     from consumer.worker.failures import DeviceLostError
-    from consumer.worker.loop import Loop
+    from consumer.worker.loop import Loop, OutgrownError
 
     try:
-        Loop(end, spec.models, spec.slot.torch_device, spec.content_type).run()
+        Loop(end, spec.models, spec.slot.torch_device, spec.content_type, spec.memory_bytes_max).run()
+    except OutgrownError as error:
+        sys.stderr.write(f"worker: {spec.slot.device} gets a new process: {error}\n")
+        _leave(ExitCode.OK)
     except DeviceLostError as error:
         sys.stderr.write(f"worker: {spec.slot.device} is lost: {error}\n")
         _leave(EXIT_DEVICE_LOST)

@@ -10,7 +10,7 @@ other, and whose outputs are put together again. Every record ends on its span's
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -42,15 +42,23 @@ class _ModelBrokenError(Exception):
 class Runner:
     """Runs one model's batches. To be used from one thread."""
 
-    def __init__(self, model: LoadedModel, options: ModelOptions, content_type: str) -> None:
+    def __init__(
+        self,
+        model: LoadedModel,
+        options: ModelOptions,
+        content_type: str,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         """Take a model that is loaded and warmed up.
 
         Args:
             model: The model.
             options: Its options.
             content_type: What records are that do not say it themselves.
+            beat: Called before each call of the model: a batch may need many, and goes on.
         """
         self._model = model
+        self._beat = beat
         self._on_host = torch.device(model.device).type == "cpu"
         self._decoder = Decoder(
             model.takes,
@@ -113,6 +121,7 @@ class Runner:
         inputs: Mapping[str, Value] | None = self._model.probe_inputs or self._answered
         if inputs is None:
             return None
+        self._beat()
         try:
             returned = self._model.call({name: _copied(value) for name, value in inputs.items()})
             self._splitter.take(returned, None)
@@ -177,9 +186,9 @@ class Runner:
         inputs = self._collator.collate(call)
         began_s = time.perf_counter()
         if call[0].plan.form is Form.WHOLE:
-            outputs = self._splitter.take(self._model.call(self._on_device(inputs)), None)
+            outputs = self._splitter.take(self._ask(inputs), None)
         elif rows <= rows_max:
-            outputs = self._splitter.take(self._model.call(self._on_device(inputs)), rows)
+            outputs = self._splitter.take(self._ask(inputs), rows)
         else:
             outputs = self._infer_sliced(inputs, rows, rows_max)
         infer_s = time.perf_counter() - began_s
@@ -195,8 +204,13 @@ class Runner:
         for first in range(0, rows, rows_max):
             stop = min(first + rows_max, rows)
             part = {name: _sliced(value, first, stop, rows) for name, value in inputs.items()}
-            parts.append(self._splitter.take(self._model.call(self._on_device(part)), stop - first))
+            parts.append(self._splitter.take(self._ask(part), stop - first))
         return joined(parts)
+
+    def _ask(self, inputs: Inputs) -> Mapping[str, Value]:
+        """Call the model."""
+        self._beat()
+        return self._model.call(self._on_device(inputs))
 
     def _on_device(self, inputs: Inputs) -> Mapping[str, Value]:
         """Copy tensors to the device."""

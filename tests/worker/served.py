@@ -24,6 +24,15 @@ def double() -> Model:
     return model
 
 
+def narrow() -> Model:
+    """Make a model that returns less than it gets."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        return x[:, :10] + 1
+
+    return model
+
+
 def leaves() -> Model:
     """End the interpreter instead of making a model, as a script would."""
     sys.exit("usage: train.py")

@@ -186,6 +186,22 @@ def test_the_process_is_set_up_before_torch_is_imported(start: Start) -> None:
     assert worker.outputs(worker.dispatch("m", rows(1))) == [[1, 1, 1, 1, 1]]
 
 
+def test_the_memory_of_large_batches_is_kept(start: Start) -> None:
+    """A batch of 3 MB costs no page faults once others like it have run: malloc keeps its pages."""
+    wide = (TensorSpec("x", "FP32", (784,)),)
+    worker = start(ModelOptions(id="m", factory=f"{HERE}narrow", inputs=wide, rows_max=1024))
+    worker.load("m")
+    values = [request(f"{i:0{6 + i // 512}}", x=np.zeros(784, np.float32)) for i in range(1024)]
+
+    def faults() -> int:
+        (answer,) = worker.answers(worker.dispatch("m", values))
+        assert answer.rows == 1024
+        return int(Path(f"/proc/{worker.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+    counts = [faults() for _ in range(12)]
+    assert counts[-1] - counts[-5] < 2 * 784, "four batches, less than two of fresh pages"
+
+
 def test_an_idle_worker_waits_for_a_full_batch_but_not_longer(start: Start) -> None:
     """Records that come within the delay share a batch, which runs once it is full; else when it is over."""
     worker = start(served("patient", "double", rows_max=8, delay_ms_max=60_000), served("brisk", "double"))
