@@ -5,7 +5,6 @@ Owns these words. Must not know what follows from them (recovery's).
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
 
 from consumer.core.types import ChunkId, ModelId
 
@@ -29,7 +28,8 @@ class Phase(Enum):
     """Ending, of its own will and between two batches: nothing is to blame."""
 
 
-class Stretch(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Stretch:
     """Consecutive records of a chunk that are part of one batch."""
 
     chunk: ChunkId

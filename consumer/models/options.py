@@ -57,6 +57,16 @@ class ModelOptions:
     """The worker slots that serve the model; by default all of them."""
     weight: Annotated[float, Gt(0)] = 1.0
     """The model's share of the workers' time, relative to the other models' weights."""
+    load_timeout_s: Annotated[float, Gt(0)] = 600.0
+    """How long loading and warming up may take, before its worker is killed and the model counts as broken."""
+    infer_timeout_s: Annotated[float, Gt(0)] = 60.0
+    """How long one call of the model may take, with the decoding before and the encoding after it, before its worker is
+    killed; a record that needs longer by itself becomes a dead letter."""
+    crashes_max: Annotated[int, Ge(1)] = 5
+    """Deaths of workers within `crash_window_s` that the model may cause, beyond what the search for one record costs,
+    before it counts as broken for a while."""
+    crash_window_s: Annotated[float, Gt(0)] = 600.0
+    """How long a worker's death is held against the model, in seconds."""
     on_hold: Literal["dead-letter", "wait"] = "dead-letter"
     """What becomes of the oldest records of a broken model once they fill a partition's window."""
     probe_backoff_s: Annotated[float, Gt(0)] = 1.0

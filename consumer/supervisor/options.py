@@ -1,6 +1,6 @@
-"""How the program ends, as far as it can be configured.
+"""How the program ends and how it watches its workers, as far as it can be configured.
 
-Owns the options of the loop. Must not know what is drained.
+Owns the options of loop and watchdog. Must not know what is drained, or what workers do.
 """
 
 from dataclasses import dataclass
@@ -22,3 +22,13 @@ class ShutdownOptions:
     """How long leaving the consumer group may take."""
     worker_timeout_s: Annotated[float, Gt(0)] = 10.0
     """How long workers may take to end by themselves, before they are killed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchdogOptions:
+    """When a worker is replaced though it has not died. What a model may take is said with the model."""
+
+    boot_timeout_s: Annotated[float, Gt(0)] = 180.0
+    """How long a worker may take to start, before it is killed and another one started."""
+    memory_bytes_max: Annotated[int, Ge(1)] | None = None
+    """Resident memory of one worker after which another one takes its place, between two batches; by default any."""

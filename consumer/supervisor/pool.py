@@ -4,6 +4,7 @@ Owns processes and channels, and turns what happens to them into events. Decides
 what it loads and which chunk it gets, the core says. Must not know topics, offsets or models beyond their names.
 """
 
+import os
 import selectors
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +20,8 @@ from consumer.core.actions import Dispatch, Load, Probe, Release, Spawn
 from consumer.core.events import Event, WorkerExited, WorkerReady
 from consumer.core.types import Chunk, Headers, WorkerId
 from consumer.errors import ExitCode
+from consumer.supervisor.watchdog import Step, Watch
+from consumer.transport.board import TRACE_SIGNAL
 from consumer.transport.channel import Channel, ChannelBrokenError, ChannelClosedError, ChannelOptions
 from consumer.transport.controls import LoadModel, ProbeModel
 from consumer.transport.ends import WorkerEnds
@@ -30,7 +33,11 @@ LINGER_S: Final = 2.0
 """How long a process may still be there after its end of the channel was closed."""
 
 LOOK_INTERVAL_S: Final = 0.5
-"""How often processes are looked at, though nothing was heard: a grandchild may keep the descriptors open that tell."""
+"""How often processes are looked at, though nothing was heard: one may hang, or leave a grandchild that keeps the
+descriptors open that would tell of its end."""
+
+TRACES_INTERVAL_S: Final = 0.1
+"""How often they are looked at while one writes its stack traces down."""
 
 REAP_TIMEOUT_S: Final = 5.0
 """How long a process may take to vanish after SIGKILL: a GPU driver may hold it."""
@@ -42,8 +49,10 @@ _log = structlog.get_logger("consumer.pool")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolOptions:
-    """How workers are ended."""
+    """How long workers may take."""
 
+    boot_timeout_s: Annotated[float, Gt(0)] = 180.0
+    """How long a worker may take to be ready; then it is killed."""
     stop_timeout_s: Annotated[float, Gt(0)] = 10.0
     """How long workers may take to end by themselves when the program stops; then they are killed."""
 
@@ -64,10 +73,19 @@ class _Member:
     slot: int
     process: SpawnProcess
     channel: Channel
+    watch: Watch
     is_ready: bool = False
     is_open: bool = True
     """Its end of the channel is not known to be closed."""
     kill_at_s: float | None = None
+    killed_s: float | None = None
+    """When it was killed; it is waited for, but not for ever."""
+
+    def kill(self, now_s: float) -> None:
+        """End its process, once."""
+        if self.killed_s is None:
+            self.killed_s = now_s
+            self.process.kill()
 
 
 class Pool(Generic[Spec]):
@@ -93,6 +111,8 @@ class Pool(Generic[Spec]):
         self._options = options
         self._channel_options = channel_options
         self._members: dict[WorkerId, _Member] = {}
+        self._abandoned: list[_Member] = []
+        """Told as gone, though their processes are still there."""
         self._selector = selectors.DefaultSelector()
         self._events: list[Event] = []
         self._look_at_s = 0.0
@@ -161,8 +181,9 @@ class Pool(Generic[Spec]):
             False if a process is still there (a driver that hangs may hold it). The interpreter would wait for it at
             its end, so the program then has to be left with `os._exit`.
         """
-        members = [*self._members.values()]
+        members = [*self._members.values(), *self._abandoned]
         self._members.clear()
+        self._abandoned.clear()
         self._selector.close()
         for member in members:
             member.channel.close()
@@ -192,7 +213,8 @@ class Pool(Generic[Spec]):
                 channel.close()
             return
         channel.close_ends()
-        member = _Member(worker, slot, process, channel)
+        watch = Watch(channel.board, self._options.boot_timeout_s, time.monotonic())
+        member = _Member(worker, slot, process, channel, watch)
         self._members[worker] = member
         self._selector.register(channel.connection, selectors.EVENT_READ, member)
         self._selector.register(process.sentinel, selectors.EVENT_READ, member)
@@ -206,7 +228,7 @@ class Pool(Generic[Spec]):
             return []
         except ChannelBrokenError as error:
             _log.error("worker.distrusted", worker=member.worker, slot=member.slot, error=str(error))
-            member.process.kill()
+            member.kill(time.monotonic())
             self._part(member)
             return []
         member.is_ready = member.is_ready or any(isinstance(event, WorkerReady) for event in events)
@@ -222,22 +244,81 @@ class Pool(Generic[Spec]):
         self._look_at_s = 0.0
 
     def _look(self, member: _Member, now_s: float) -> list[Event]:
-        """See whether a worker's process still is there, and kill it when it should not be."""
+        """See whether a worker's process still is there and does what it should, and kill it where it should not be."""
         exit_code = member.process.exitcode
-        if exit_code is None:
-            if member.kill_at_s is not None and now_s >= member.kill_at_s:
+        if exit_code is not None:
+            return self._bury(member, exit_code)
+        if member.killed_s is not None:
+            return self._abandon(member) if now_s >= member.killed_s + REAP_TIMEOUT_S else []
+        if member.kill_at_s is not None:
+            if now_s >= member.kill_at_s:
                 _log.warning("worker.killed", worker=member.worker, slot=member.slot, reason="closed its channel")
-                member.process.kill()
+                member.kill(now_s)
             return []
+        step = member.watch.look(now_s, is_ready=member.is_ready)
+        if step is Step.ASK:
+            assert member.process.pid is not None, "a process that was started has a number"
+            os.kill(member.process.pid, TRACE_SIGNAL)
+        elif step is Step.KILL:
+            _log.error(
+                "worker.hung", **_described(member), stack=member.watch.traces() or ["none: it takes no signals"]
+            )
+            member.kill(now_s)
+        if member.watch.overdue is not None:
+            self._look_at_s = now_s + TRACES_INTERVAL_S
+        return []
+
+    def _bury(self, member: _Member, exit_code: int) -> list[Event]:
+        """Tell what a worker said before its process ended, and that it is gone."""
         events: list[Event] = []
         while member.is_open and (received := self._receive(member)):
             events += received
+        if exit_code < 0 and member.watch.overdue is None and (stack := member.watch.traces()):
+            _log.error("worker.crashed", worker=member.worker, slot=member.slot, stack=stack)
         self._part(member)
+        self._forget(member)
+        member.process.close()
+        return [*events, _exit(member, exit_code, _boot_failure(member, exit_code))]
+
+    def _abandon(self, member: _Member) -> list[Event]:
+        """Tell that a worker is gone whose process does not go: a driver that hangs holds it."""
+        _log.error("worker.abandoned", worker=member.worker, slot=member.slot, pid=member.process.pid)
+        self._part(member)
+        self._forget(member)
+        self._abandoned.append(member)
+        return [_exit(member, None, None)]
+
+    def _forget(self, member: _Member) -> None:
+        """Have no more to do with a worker."""
         self._selector.unregister(member.process.sentinel)
         member.channel.close()
-        member.process.close()
         del self._members[member.worker]
-        return [*events, WorkerExited(member.worker, exit_code, _boot_failure(member, exit_code))]
+
+
+def _exit(member: _Member, exit_code: int | None, boot_failure: str | None) -> WorkerExited:
+    """Say that a worker is gone, and what it was doing."""
+    watch = member.watch
+    return WorkerExited(
+        worker=member.worker,
+        exit_code=exit_code,
+        boot_failure=boot_failure,
+        running=watch.running(),
+        overdue=watch.overdue if member.killed_s is not None else None,
+        is_planned=exit_code == 0 and watch.is_leaving(),
+    )
+
+
+def _described(member: _Member) -> dict[str, object]:
+    """Describe a worker that takes too long, for the log."""
+    overdue = member.watch.overdue
+    assert overdue is not None, "a worker is killed for something"
+    return {
+        "worker": member.worker,
+        "slot": member.slot,
+        "phase": overdue.phase.value,
+        "model": overdue.model,
+        "timeout_s": overdue.timeout_s,
+    }
 
 
 def _boot_failure(member: _Member, exit_code: int) -> str | None:

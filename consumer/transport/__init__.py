@@ -1,7 +1,8 @@
 """The way between the supervisor and one worker: a socket for small packets, shared memory for everything else.
 
 `channel.Channel` is the supervisor's end, `worker_end.WorkerEnd` the worker's, `controls` what they say to each other
-besides records. Nothing in here knows Kafka, torch or what a payload means.
+besides records, `board` what the worker is doing at this moment. Nothing in here knows Kafka, torch or what a payload
+means.
 
 Why nothing can block or break for ever:
 

@@ -21,6 +21,7 @@ from annotated_types import Ge
 
 from consumer.core.events import Answered, Event, ModelFailed, ModelLoaded, ModelProbed, WorkerReady
 from consumer.core.types import Chunk, ChunkId, Failure, Run, WorkerId
+from consumer.transport.board import Board, create_board
 from consumer.transport.controls import (
     BootFailed,
     Broken,
@@ -152,12 +153,14 @@ class Channel:
         """
         self._worker = worker
         self._options = options
-        inbox, outbox = create_file(options.inbox_bytes), create_file(options.outbox_bytes)
+        inbox, outbox, board = create_file(options.inbox_bytes), create_file(options.outbox_bytes), create_board()
         self._inbox = map_file(inbox, options.inbox_bytes, is_writable=True)
         self._outbox = map_file(outbox, options.outbox_bytes, is_writable=False)
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
-        self.ends = WorkerEnds(theirs, Descriptor(inbox), Descriptor(outbox))
+        self.ends = WorkerEnds(theirs, Descriptor(inbox), Descriptor(outbox), Descriptor(board))
+        self.board = Board(board)
+        """What the worker is doing."""
         self._extents = Extents(options.inbox_bytes)
         self._chunks: dict[ChunkId, _Sent] = {}
         self._outbox_read = 0

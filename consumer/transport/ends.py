@@ -1,4 +1,4 @@
-"""What a worker is given at birth: its end of the socket and the two shared areas.
+"""What a worker is given at birth: its end of the socket, the two shared areas, and the board.
 
 Owns nothing but their journey into the child. Imported by both sides, so it stays free of what only one of them needs.
 """
@@ -16,9 +16,11 @@ class WorkerEnds:
     socket: socket.socket
     inbox: Descriptor
     outbox: Descriptor
+    board: Descriptor
 
     def close(self) -> None:
         """Close all of it in this process."""
         self.socket.close()
         self.inbox.close()
         self.outbox.close()
+        self.board.close()

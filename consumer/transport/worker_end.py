@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from consumer.core.types import ChunkId, Failure, ModelId
+from consumer.transport.board import WorkerBoard
 from consumer.transport.controls import FromWorker, LoadModel, ProbeModel, decode, encode, encode_failures
 from consumer.transport.ends import WorkerEnds
 from consumer.transport.memory import Ring, create_file, map_file
@@ -82,7 +83,7 @@ class WorkerEnd:
     """Receives work, sends answers. One thread receives and answers; `send` may be called from any."""
 
     def __init__(self, ends: WorkerEnds) -> None:
-        """Map the shared memory; the descriptors are closed, since the mappings need none."""
+        """Map the shared memory; the descriptors are closed, since the mappings need none (but for the board's)."""
         self._socket = ends.socket
         self._socket.setblocking(True)
         inbox_size, outbox_size = (os.fstat(file.fd).st_size for file in (ends.inbox, ends.outbox))
@@ -90,6 +91,8 @@ class WorkerEnd:
         self._outbox = memoryview(map_file(ends.outbox.fd, outbox_size, is_writable=True))
         ends.inbox.close()
         ends.outbox.close()
+        self.board = WorkerBoard(ends.board.fd)
+        """Where this worker writes down what it is doing."""
         self._ring = Ring(outbox_size)
         self._own_file_min = outbox_size // 2
         self._stash: deque[Work | LoadModel | ProbeModel] = deque()
