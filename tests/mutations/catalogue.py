@@ -166,7 +166,7 @@ MUTANTS = (
         promise="P3",
         path="consumer/supervisor/signals.py",
         before="        os.eventfd_write(self._wakeup, 1)\n",
-        after="        os.eventfd_write(self._wakeup, 1)\n        raise KeyboardInterrupt\n",
+        after="        os.eventfd_write(self._wakeup, 1)\n        raise RuntimeError\n",
         tests=("tests/supervisor/test_signals.py",),
     ),
     Mutant(

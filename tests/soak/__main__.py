@@ -5,13 +5,14 @@ Prints what was survived; the exit code is 0 if every promise was kept, 1 if one
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from consumer.demo.broker import BrokerError, start
-from tests.soak.soak import Options, soak
+from tests.soak.soak import PROPERTIES, Options, soak
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=None, help="write the figures there, too, as JSON")
     parser.add_argument("--logs", type=Path, default=None, help="keep configurations and logs there")
     given = parser.parse_args(arguments)
+    # However it ends, what it started ends with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     options = Options(
         seed=given.seed,
         minutes=given.minutes,
@@ -43,12 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given.logs.mkdir(parents=True, exist_ok=True)
             directory = given.logs
         try:
-            broker = start()
+            broker = start(properties=PROPERTIES)
         except BrokerError as error:
             print(error, file=sys.stderr)  # noqa: T201 - the command's answer
             return 2
         with broker:
-            report = soak(options, broker, directory)
+            report = soak(options, broker, directory, lambda line: print(line, file=sys.stderr, flush=True))  # noqa: T201
     print("\n".join(report.lines()))  # noqa: T201 - the command's answer
     if given.report is not None:
         report.write(given.report)

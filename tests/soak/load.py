@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ from tests.e2e.oracle import Place
 TICK_S = 0.1
 QUEUED_MAX = 5_000
 """Records that may wait in the client while the broker is gone."""
-KILLER_EVERY_S = 20.0
+KILLER_EVERY_S = 45.0
+"""Each costs a handful of workers: one for every halving of its chunk, and two for the record alone."""
 POISON_EVERY_S = 2.0
 WAIT_S = 60.0
 
@@ -35,9 +36,13 @@ class Sent:
     number: float
     model: str
     kinds: frozenset[str]
+    at_s: float = 0.0
+    """When the broker took it, in seconds since the epoch."""
 
 
 GOOD = frozenset({"result"})
+UNLUCKY = frozenset({"result", "out-of-memory"})
+"""What may become of a flaky model's records."""
 BAD = {POISON: frozenset({"inference-failed"}), KILLER: frozenset({"crashed-worker"})}
 
 
@@ -83,7 +88,7 @@ class Load(threading.Thread):
                 count = rate * TICK_S
                 whole = int(count) + (self._random.random() < count % 1)
                 for _ in range(whole):
-                    self._send(model, self._random.randrange(1_000_000), GOOD)
+                    self._send(model, self._random.randrange(1_000_000), UNLUCKY if model == "flaky" else GOOD)
             self._send_bad()
 
     def stop(self) -> None:
@@ -122,6 +127,7 @@ class Load(threading.Thread):
                 self.failures.append(str(error))
                 return
             partition, offset = int(message.partition() or 0), int(message.offset() or 0)
+            self.records[uid] = replace(self.records[uid], at_s=message.timestamp()[1] / 1000)
             self._sent[partition, offset] = uid
             self.ends[partition] = max(self.ends[partition], offset + 1)
 

@@ -14,7 +14,7 @@ from tests.soak.plan import Kind
 from tests.soak.vitals import Trend
 
 RECOVERY_S_MAX = 60.0
-"""How long it may take from a fault's end until everything that was sent before is committed."""
+"""How long it may take from a fault's end until everything that was sent before has its outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class Survived:
     began_s: float
     """Seconds since the faults began."""
     lasted_s: float
-    recovery_s: float | None
-    """From the fault's end until everything that was sent by then was committed; None where that did not come."""
+    recovery_s: float | None = None
+    """From the fault's end until everything that was sent by then had its outcome; None where that did not come."""
 
     @property
     def span_s(self) -> tuple[float, float]:

@@ -5,7 +5,7 @@ import pytest
 
 from consumer.demo.broker import BrokerError, start
 from tests.soak.plan import Kind
-from tests.soak.soak import Options, soak
+from tests.soak.soak import PROPERTIES, Options, soak
 
 SHORT = Options(seed=1, minutes=1.2, members=2, gap_s=6.0)
 
@@ -16,7 +16,7 @@ SHORT = Options(seed=1, minutes=1.2, members=2, gap_s=6.0)
 def test_a_short_soak_keeps_every_promise(tmp_path: Path) -> None:
     """Members, workers and the broker are killed and frozen for a minute: nothing is lost, or doubled without cause."""
     try:
-        broker = start()
+        broker = start(properties=PROPERTIES)
     except BrokerError as error:
         if os.environ.get("CI"):
             pytest.fail(f"CI needs a real Apache Kafka: {error}")
