@@ -57,6 +57,8 @@ class Health:
         self._paused: set[TopicPartition] = set()
         self._workers: dict[int, _Worker] = {}
         self._models = {model: _Model() for model in models}
+        self._parked: dict[str, str] = {}
+        """Output topics that take nothing now, and why."""
         self._in_flight = (0, 0)
         self._events: Mapping[type, Callable[[Any], None]] = {
             events.Assigned: self._assign,
@@ -145,6 +147,7 @@ class Health:
                     }
                     for model, each in self._models.items()
                 ],
+                "parked_topics": [{"topic": topic, "failure": why} for topic, why in sorted(self._parked.items())],
             }
 
     def _not_ready(self) -> list[str]:
@@ -196,9 +199,15 @@ class Health:
         each.version, each.broken = event.version, None
 
     def _note(self, action: actions.Note) -> None:
-        """Note that the core opened a model's breaker: one worker that cannot load a model breaks nothing yet."""
-        if action.name == "model.broken":
-            self._models[str(action.fields["model"])].broken = str(action.fields["message"])
+        """Take the core's word on breakers and topics: one worker that cannot load a model breaks nothing yet."""
+        fields = action.fields
+        match action.name:
+            case "model.broken":
+                self._models[str(fields["model"])].broken = str(fields["message"])
+            case "topic.parked":
+                self._parked[str(fields["topic"])] = str(fields["message"])
+            case "topic.resumed":
+                self._parked.pop(str(fields["topic"]), None)
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._models[event.model].broken = None

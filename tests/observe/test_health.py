@@ -126,6 +126,7 @@ def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
             {"id": "fraud", "state": "loaded", "version": "v1", "failure": None},
             {"id": "intent", "state": "broken", "version": None, "failure": "weights are gone"},
         ],
+        "parked_topics": [],
     }
     ready.observe_action(actions.Resume([P0]))
     assert ready.status()["partitions"][0]["paused"] is False
@@ -139,3 +140,11 @@ def test_events_that_change_no_state_pass_by(ready: Health) -> None:
     ready.observe(events.Tick())
     ready.observe_action(actions.Flush())
     assert ready.status() == before
+
+
+def test_parked_topics_are_told_with_their_reason(ready: Health) -> None:
+    """The status names each output topic that takes nothing now, until it does again."""
+    ready.observe_action(actions.Note("topic.parked", {"topic": "results.fraud", "message": "not authorized"}))
+    assert ready.status()["parked_topics"] == [{"topic": "results.fraud", "failure": "not authorized"}]
+    ready.observe_action(actions.Note("topic.resumed", {"topic": "results.fraud"}))
+    assert ready.status()["parked_topics"] == []
