@@ -6,9 +6,12 @@ where a model is loaded or broken (placement's), nor what becomes of a chunk (le
 Theory of operation. Every model has a queue; a deficit round robin over the models that wait hands out device time:
 in each round a model is given a quantum times its weight, in seconds of measured inference, and spends it on chunks.
 So a model with slow records gets fewer of them through than one with fast records, and a flood for one model delays
-another by one quantum at most (M. Shreedhar, G. Varghese, "Efficient Fair Queuing Using Deficit Round Robin", 1995).
+another by no more than lies ahead of a device (M. Shreedhar, G. Varghese, "Efficient Fair Queuing Using Deficit Round
+Robin", 1995).
+
 A worker takes chunks ahead of its device, so that it never waits for the supervisor, but only as much as it infers in
-`worker_work_ms_max`: what lies in a worker's inbox can neither be reordered nor given to another worker.
+`worker_work_ms_max`: what lies in a worker's inbox can neither be reordered nor given to another worker. While its
+device is busy anyway, records gather to whole batches: few large chunks cost far less than many small ones.
 
 Suspects, records that were leased to a worker when it died, are kept apart: they travel one chunk at a time, alone, to
 a worker that was emptied for them.
@@ -25,6 +28,8 @@ from consumer.core.types import ModelId, Run, TopicPartition, WorkerId
 
 COST_UNKNOWN_S = 1e-4
 """What a record is taken to cost until its model has answered once."""
+CHUNKS_AHEAD = 2
+"""Chunks that keep a worker's device busy: with so many there, more of the same model gather to a whole batch first."""
 COST_SMOOTHING = 0.2
 """Weight of the newest batch in a model's cost per record."""
 
@@ -49,7 +54,7 @@ class SchedulingOptions:
 
 @dataclass(frozen=True, slots=True)
 class ModelShare:
-    """What the configuration says of a model's share of the devices."""
+    """What the configuration says of a model's share."""
 
     weight: float = 1.0
     rows_max: int = 256
@@ -194,10 +199,18 @@ class Scheduler:
 
     def waiting_runs(self, model: ModelId) -> Sequence[Run]:
         """Show the runs that wait, oldest first."""
-        return self._queues[model].runs
+        suspects = [run for runs in self._suspects if runs[0].model == model for run in runs]
+        return [*suspects, *self._queues[model].runs] if suspects else self._queues[model].runs
 
     def take_oldest(self, model: ModelId, partition: TopicPartition) -> Run | None:
         """Take the run of a partition that has waited longest, not to be sent anywhere."""
+        for number, runs in enumerate(self._suspects):
+            found = next((run for run in runs if run.model == model and run.partition == partition), None)
+            if found is not None:
+                self._suspects[number] = [run for run in runs if run is not found]
+                if len(runs) == 1:
+                    del self._suspects[number]
+                return found
         queue = self._queues[model]
         for i, run in enumerate(queue.runs):
             if run.partition == partition:
@@ -248,6 +261,10 @@ class Scheduler:
             if load.is_alone and not load.chunks and self._emptied_for_suspects != worker:
                 load.is_alone = False
 
+    def is_saturated(self) -> bool:
+        """Tell whether every worker has its device busy, so that what comes now may as well come a little later."""
+        return bool(self._loads) and all(load.chunks >= CHUNKS_AHEAD for load in self._loads.values())
+
     # -- the round
 
     def assign(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
@@ -284,15 +301,24 @@ class Scheduler:
             worker = self._choose(model, loaded(model))
             if worker is None:
                 return had_device
-            if queue.deficit_s < queue.record_cost_s:
+            if queue.deficit_s <= 0 and len(self._round) > 1:
                 return True
-            assignment = self._send(worker, model, int(queue.deficit_s / queue.record_cost_s))
+            assignment = self._send(worker, model, self._affordable(queue))
             if assignment is None:
                 return had_device
             had_device = True
             queue.deficit_s -= sum(map(len, assignment.runs)) * queue.record_cost_s
             yield assignment
         return True
+
+    def _affordable(self, queue: ModelQueue) -> int:
+        """Count the records that a model with something left to spend may send at once.
+
+        It may overdraw by what lies ahead of a device at most, and pays that back in later rounds: a quantum that cut
+        every chunk to its measure would have many small ones sent.
+        """
+        at_once_s = max(queue.deficit_s, self._options.worker_work_ms_max / 1000)
+        return max(1, int(at_once_s / queue.record_cost_s))
 
     def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
         """Empty one worker for the next suspect chunk, and send it there once nothing else is with it."""
@@ -328,20 +354,17 @@ class Scheduler:
 
     def _choose(self, model: ModelId, workers: Collection[WorkerId]) -> WorkerId | None:
         """Take the least loaded of the workers that have room for records of the model."""
-        best, best_s = None, 0.0
-        for worker in workers:
-            load = self._loads.get(worker)
-            if load is None or load.is_alone or not self._room(load, model):
-                continue
-            load_s = self.load_s(worker)
-            if best is None or load_s < best_s:
-                best, best_s = worker, load_s
-        return best
+        loads = ((worker, self._loads.get(worker)) for worker in workers)
+        free = [worker for worker, load in loads if load and not load.is_alone and self._room(load, model)]
+        return min(free, key=self.load_s, default=None)
 
     def _room(self, load: WorkerLoad, model: ModelId) -> int:
         """Count the records of a model that may be sent to a worker with this load."""
         options, queue = self._options, self._queues[model]
         if load.chunks >= options.worker_chunks_max or (load.chunks and load.size >= options.worker_bytes_max):
+            return 0
+        is_gathering = queue.records < min(queue.share.rows_max, options.chunk_records_max)
+        if is_gathering and load.chunks >= CHUNKS_AHEAD and load.records.get(model):
             return 0
         ahead_s = sum(count * self._queues[other].record_cost_s for other, count in load.records.items())
         by_time = int((options.worker_work_ms_max / 1000 - ahead_s) / queue.record_cost_s)

@@ -123,35 +123,38 @@ class Run:
 
     def part(self, first: int, stop: int) -> "Run":
         """Cut out the records `first` up to `stop` (exclusive); payloads are copied out of shared memory."""
-        values = self.values[first:stop]
-        return replace(
-            self.bare(first, stop),
-            values=values,
-            size=sum(len(value) for value in values if value is not None),
-        )
+        cut = self.bare(first, stop)
+        cut.values = self.values[first:stop]
+        cut.size = sum(map(len, filter(None, cut.values)))
+        return cut
 
     def bare(self, first: int, stop: int) -> "Run":
         """Cut out the records `first` up to `stop` (exclusive) without their payloads: what an outcome needs."""
-        return replace(
-            self,
-            positions=self.positions[first:stop],
-            offsets=self.offsets[first:stop],
-            keys=self.keys[first:stop],
-            values=(),
-            headers=None if self.headers is None else self.headers[first:stop],
-            timestamps_ms=self.timestamps_ms[first:stop],
-            size=0,
-            deadlines_s=None if self.deadlines_s is None else self.deadlines_s[first:stop],
+        place = slice(first, stop)
+        # Not by dataclasses.replace, which costs three times as much: this is done for every answer.
+        return Run(
+            self.partition,
+            self.generation,
+            self.model,
+            self.positions[place],
+            self.offsets[place],
+            self.keys[place],
+            (),
+            None if self.headers is None else self.headers[place],
+            self.timestamps_ms[place],
+            0,
+            self.fetched_s,
+            None if self.deadlines_s is None else self.deadlines_s[place],
+            self.attempts,
+            self.crashes,
         )
 
     def pick(self, indices: Sequence[int]) -> "Run":
         """Take the records at `indices`, in that order; payloads are copied out of shared memory."""
-        values = [self.values[i] for i in indices]
-        return replace(
-            self.pick_bare(indices),
-            values=values,
-            size=sum(len(value) for value in values if value is not None),
-        )
+        picked = self.pick_bare(indices)
+        picked.values = [self.values[i] for i in indices]
+        picked.size = sum(map(len, filter(None, picked.values)))
+        return picked
 
     def pick_bare(self, indices: Sequence[int]) -> "Run":
         """Take the records at `indices`, in that order, without their payloads."""
