@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
     ResourceType,
 )
+from confluent_kafka.cimpl import NewTopic
 
 from consumer.demo.broker import Broker, Kind
 from consumer.demo.node import Node, fetch, free_ports, start_node
@@ -50,6 +51,9 @@ PROPERTIES = {
     "group.consumer.session.timeout.ms": str(int(SESSION_TIMEOUT_S * 1000)),
     "group.consumer.min.heartbeat.interval.ms": "100",
     "group.consumer.heartbeat.interval.ms": "500",
+    # A node that is gone is missed soon.
+    "broker.session.timeout.ms": "6000",
+    "broker.heartbeat.interval.ms": "1000",
     # Dead transactions and old segments are looked for often.
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "log.retention.check.interval.ms": "500",
@@ -66,6 +70,8 @@ class Cluster:
     proxy: Proxy
     broker: Broker
     """The way round the proxy."""
+    libs: Path
+    voters: str
 
     @property
     def client_settings(self) -> dict[str, Any]:
@@ -94,6 +100,31 @@ class Cluster:
     def restart(self) -> None:
         """Start the node again after it was killed, and wait until it answers."""
         self.node.start()
+
+    @contextlib.contextmanager
+    def second_node(self) -> Iterator[Node]:
+        """Add a broker, with the number 2, for a block; the program reaches it without the proxy."""
+        direct, behind = free_ports(2)
+        listeners = f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind}"
+        properties = {
+            **PROPERTIES,
+            "process.roles": "broker",
+            "node.id": "2",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "controller.quorum.voters": self.voters,
+        }
+        node = start_node(self.libs, properties, port=direct)
+        try:
+            yield node
+        finally:
+            node.stop()
+
+    def create(self, topic: str, replicas: Sequence[Sequence[int]], settings: Mapping[str, str] | None = None) -> None:
+        """Create a topic whose partitions are on these nodes, the first one of each leading."""
+        admin = self.admin()
+        made = NewTopic(topic, replica_assignment=[list(each) for each in replicas], config=dict(settings or {}))
+        admin.create_topics([made])[topic].result(10)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -173,17 +204,18 @@ def cluster() -> Iterator[Cluster]:
     home = os.environ.get("KAFKA_HOME")
     libs = Path(home) / "libs" if home else fetch()
     direct, behind, controller = free_ports(3)
+    voters = f"1@127.0.0.1:{controller}"
     with Proxy(behind) as proxy:
         listeners = f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind}"
         properties = {
             **PROPERTIES,
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": listeners.replace(str(behind), str(proxy.port)),
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "controller.quorum.voters": voters,
         }
         node = start_node(libs, properties, port=direct)
         try:
             broker = Broker(Kind.OWN, node.bootstrap_servers, "a node that may be mistreated", node=node)
-            yield Cluster(node, proxy, broker)
+            yield Cluster(node, proxy, broker, libs, voters)
         finally:
             node.stop()

@@ -75,7 +75,10 @@ def test_a_batch_that_outlasts_its_revocation_is_done_once(cluster: Cluster, sta
 
 def test_a_slow_model_costs_no_rebalance(cluster: Cluster, stage_of: StageOf) -> None:
     """A batch that takes longer than max.poll.interval.ms: the client is polled all the while, nobody rejoins."""
-    stage = stage_of(kafka={"consumer": {"max.poll.interval.ms": 4000}})
+    stage = stage_of(
+        kafka={"consumer": {"max.poll.interval.ms": 4000}},
+        shutdown={"drain_timeout_s": 3, "revoke_timeout_s": 2},
+    )
     joins: list[float] = []
     program = stage.start(workers=1)
     program.wait_ready()
