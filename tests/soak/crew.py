@@ -53,7 +53,7 @@ class Crew:
         self._lock = threading.Lock()
         self._broker = threading.Lock()
         self._broker_faults = 0
-        self._members = [Member(f"member-{n}", stage.start(workers), is_spared=n == 0) for n in range(members)]
+        self._members = [Member(f"member-{n}", self._start(), is_spared=n == 0) for n in range(members)]
         self._guests = 0
         self.violations: list[str] = []
 
@@ -115,6 +115,11 @@ class Crew:
         for each in ends:
             each.join()
 
+    def _start(self) -> Program:
+        """Start a program; one at a time, since each gets the next number."""
+        with self._lock:
+            return self._stage.start(self._workers)
+
     # -- faults
 
     def _hurt_worker(self, fault: Fault) -> Callable[[], None] | None:
@@ -148,7 +153,7 @@ class Crew:
             self._stop(member)
 
         def restart() -> None:
-            member.program = self._stage.start(self._workers)
+            member.program = self._start()
             member.is_expected_to_end = False
             member.busy.release()
 
@@ -156,7 +161,7 @@ class Crew:
 
     def _invite(self) -> Callable[[], None]:
         self._guests += 1
-        guest = Member(f"guest-{self._guests}", self._stage.start(self._workers), is_spared=False)
+        guest = Member(f"guest-{self._guests}", self._start(), is_spared=False)
         guest.busy.acquire()
         with self._lock:
             self._members.append(guest)

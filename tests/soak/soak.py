@@ -130,7 +130,7 @@ def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable
             heal()
             lasted_s = time.monotonic() - fault_began_s
             report.faults.append(Survived(fault.kind, at_s, fault_began_s - began_s, lasted_s))
-            say(f"{time.monotonic() - began_s:6.1f} s  {fault.kind}, for {lasted_s:.1f} s")
+            say(f"{fault_began_s - began_s:6.1f} s  {fault.kind}, for {lasted_s:.1f} s")
         except Exception as error:  # noqa: BLE001 - a fault that cannot be done as planned is told in the report
             report.notes.append(f"{fault.kind} at {fault.at_s:.0f} s: {type(error).__name__}: {error}")
 
