@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import structlog
 
 from consumer.config import Settings
-from consumer.core.breaker import BreakerOptions
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
@@ -186,12 +186,15 @@ def _pool(settings: Settings, slots: Sequence[WorkerSlot]) -> Pool[process.Worke
                 models=settings.models,
                 python_path=settings.python_path,
                 content_type=settings.input.content_type,
+                memory_bytes_max=settings.watchdog.memory_bytes_max,
             ),
             environment(slot),
         )
         for slot in slots
     ]
-    options = PoolOptions(stop_timeout_s=settings.shutdown.worker_timeout_s)
+    options = PoolOptions(
+        boot_timeout_s=settings.watchdog.boot_timeout_s, stop_timeout_s=settings.shutdown.worker_timeout_s
+    )
     return Pool(process.main, launches, options, settings.transport)
 
 
@@ -218,6 +221,7 @@ def _policy(model: ModelOptions) -> ModelPolicy:
             slots=None if model.workers is None else frozenset(model.workers),
             is_preloaded=model.preload,
             breaker=BreakerOptions(backoff_s=model.probe_backoff_s, backoff_s_max=model.probe_backoff_s_max),
+            crashes=CrashOptions(deaths_max=model.crashes_max, window_s=model.crash_window_s),
         ),
         is_dead_lettered_on_hold=model.on_hold == "dead-letter",
     )

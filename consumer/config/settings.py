@@ -20,7 +20,7 @@ from consumer.core.scheduling import SchedulingOptions
 from consumer.kafka.options import InputOptions, OutputOptions
 from consumer.models.options import ModelOptions
 from consumer.observe.options import HttpOptions, LoggingOptions
-from consumer.supervisor.options import ShutdownOptions
+from consumer.supervisor.options import ShutdownOptions, WatchdogOptions
 from consumer.transport.channel import ChannelOptions
 from consumer.worker.device import WorkersOptions
 
@@ -58,6 +58,8 @@ class Settings:
     """Which workers load a model."""
     restart: RestartOptions = field(default_factory=RestartOptions)
     """Workers that died and are started again."""
+    watchdog: WatchdogOptions = field(default_factory=WatchdogOptions)
+    """Workers that are replaced though they have not died."""
     transport: ChannelOptions = field(default_factory=ChannelOptions)
     """Memory shared with each worker."""
     shutdown: ShutdownOptions = field(default_factory=ShutdownOptions)

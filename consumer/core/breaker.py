@@ -1,4 +1,4 @@
-"""Whether a model may be used, and when a broken one is tried again.
+"""Whether a model may be used, when a broken one is tried again, and how many workers it may cost.
 
 Owns one model's breaker: closed, open, or probing. Must not know what a probe is, who answers it, or what waits.
 
@@ -15,11 +15,12 @@ nothing but the attempt reaches the model, so that a broken model costs the othe
                          succeed (from anywhere)
 """
 
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from consumer.core.retry import backoff_s
 
@@ -32,6 +33,31 @@ class BreakerOptions:
     """Seconds from the first failure to the first attempt; doubled with each failure in a row."""
     backoff_s_max: Annotated[float, Gt(0)] = 60.0
     """Longest wait between two attempts, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashOptions:
+    """How many deaths of workers a model may cause."""
+
+    deaths_max: Annotated[int, Ge(1)] = 5
+    """Deaths within `window_s` beyond what the search for one record costs; the last of them opens the breaker."""
+    window_s: Annotated[float, Gt(0)] = 600.0
+    """How long a death counts, in seconds."""
+
+
+class Crashes:
+    """The deaths of workers that one model has caused of late: its restart budget."""
+
+    def __init__(self, options: CrashOptions) -> None:
+        self._options = options
+        self._deaths_s: deque[float] = deque()
+
+    def add(self, now: float, hunt_deaths: int) -> int:
+        """Count a death; return by how many the budget is exceeded, `hunt_deaths` apart; 0 while it is not."""
+        self._deaths_s.append(now)
+        while self._deaths_s[0] < now - self._options.window_s:
+            self._deaths_s.popleft()
+        return max(0, len(self._deaths_s) - hunt_deaths - self._options.deaths_max + 1)
 
 
 class BreakerState(Enum):
@@ -78,10 +104,15 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.due_at_s = None
 
-    def fail(self, now: float) -> None:
-        """Take note that the model is broken; while the pause lasts, further failures do not make it longer."""
+    def fail(self, now: float, excess: int = 0) -> None:
+        """Take note that the model is broken; while the pause lasts, further failures do not make it longer.
+
+        `excess` is by how many deaths its restart budget is exceeded: the pause grows with them, too, for a model that
+        ends its workers may answer its probe every time.
+        """
         if self.state is BreakerState.OPEN:
             return
         self._failures += 1
         self.state = BreakerState.OPEN
-        self.due_at_s = now + backoff_s(self._failures, self._options.backoff_s, self._options.backoff_s_max)
+        failures = max(self._failures, excess)
+        self.due_at_s = now + backoff_s(failures, self._options.backoff_s, self._options.backoff_s_max)

@@ -50,20 +50,20 @@ class Crew:
         self._slots[number].restarts.booted(now)
         return number
 
-    def exited(self, worker: WorkerId, now: float, *, can_boot: bool, was_hunting: bool) -> None:
+    def exited(self, worker: WorkerId, now: float, *, can_boot: bool, is_explained: bool) -> None:
         """Take note that a worker is gone.
 
         Args:
             worker: Which.
             now: Monotonic seconds.
             can_boot: False where a restart would not help.
-            was_hunting: Whether it had suspects: such a death finds a culprit, it is no sign that the next one follows,
-                and the hunt ends after few of them. The slot does not wait longer for it.
+            is_explained: Whether a model is to blame, or one of its records: it has a budget of its own, and the other
+                models are not to wait for the slot.
         """
         slot = self._slots[self._find(worker)]
         slot.worker = None
         slot.follow(WorkerEvent.EXITED if can_boot else WorkerEvent.BOOT_FAILED)
-        slot.spawn_at_s = now + self._options.backoff_s if was_hunting else slot.restarts.died(now)
+        slot.spawn_at_s = now + self._options.backoff_s if is_explained else slot.restarts.died(now)
 
     def _find(self, worker: WorkerId) -> int:
         """Find the slot that a worker fills."""

@@ -23,15 +23,13 @@ from consumer.core.outcomes import Outcomes, Results
 from consumer.core.partitions import Partitions
 from consumer.core.placement import Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
-from consumer.core.recovery import recover
-from consumer.core.retry import Condemn, Hold, Retry, after_failure
+from consumer.core.recovery import blamed_models, blamed_records, culprits, recover, verdict_on
+from consumer.core.retry import Condemn, Hold, Retry, after_failure, hunt_deaths
 from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
-from consumer.core.types import Failure, ModelId, Run, TopicPartition
+from consumer.core.types import Failure, ModelId, Run, TopicPartition, WorkerId
 from consumer.core.waiting import Retries, Waiting, split_expired
 from consumer.errors import ExitCode
-
-CRASHED_WORKER = Failure("crashed-worker", "WorkerCrashedError", "the worker died each time it had this record")
 
 
 class Dispatcher:
@@ -81,6 +79,11 @@ class Dispatcher:
     def is_working(self) -> bool:
         """Tell whether a worker has a chunk, so that an answer is to be expected."""
         return bool(self._leases)
+
+    @property
+    def is_saturated(self) -> bool:
+        """Tell whether every worker has enough to do, so that the shell may wait a little for records to gather."""
+        return self._scheduler.is_saturated()
 
     @property
     def is_draining(self) -> bool:
@@ -272,19 +275,21 @@ class Dispatcher:
 
     def _exited(self, event: on.WorkerExited, now: float) -> None:
         lost = self._leases.lost(event.worker)
-        was_hunting = any(lease.is_suspect for lease, _ in lost)
-        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, was_hunting=was_hunting)
+        running = blamed_records(event, lost, self._scheduler.rows_max)
+        charged = culprits(event, lost, running)
+        broken = self._placement.remove_worker(event.worker, blamed_models(event), now)
+        is_explained = bool(charged or broken) or any(lease.is_suspect for lease in lost)
+        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
         if event.boot_failure is not None and not self.is_draining:
             self._stop(SupervisorEvent.FAILED, ExitCode.WORKER_BOOT, event.boot_failure)
             return
         self._scheduler.remove_worker(event.worker)
-        for model in self._placement.remove_worker(event.worker, now):
-            self._note("model.broken", model=model, worker=event.worker, message="its worker died while it was loaded")
-        for lease, _ in lost:
+        self._note_broken(event.worker, broken, charged, now)
+        for lease in lost:
             self._partitions.drop(lease.chunk.runs)
         if self.is_draining:
             return
-        recovery = recover(lost, self._scheduler.rows_max, self._is_wanted)
+        recovery = recover(lost, running, self._is_wanted)
         for run in recovery.innocent:
             self._again(run)
         for runs in recovery.suspects:
@@ -292,7 +297,18 @@ class Dispatcher:
                 self._partitions.hold(run)
             self._scheduler.suspect(runs)
         for run in recovery.condemned:
-            self._dead_letter(run, [CRASHED_WORKER])
+            self._dead_letter(run, [verdict_on(event)])
+
+    def _note_broken(
+        self, worker: WorkerId, broken: Collection[ModelId], charged: Collection[ModelId], now: float
+    ) -> None:
+        """Tell of the models that a worker died of: those it was loading, and those whose budget is used up."""
+        for model in broken:
+            self._note("model.broken", model=model, worker=worker, message="its worker died while it was loaded")
+        for model in charged:
+            failure = self._placement.crashed(model, hunt_deaths(self._scheduler.rows_max(model)), now)
+            if failure is not None:
+                self._note("model.broken", model=model, worker=worker, message=failure.message)
 
     def _is_wanted(self, run: Run) -> bool:
         """Tell whether records that come back from a worker are still for this member to infer."""

@@ -3,7 +3,7 @@
 Events are facts, told by the shells in the past tense. They carry no clock: `step(event, now)` gets the time beside.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -66,6 +66,8 @@ class WorkerExited:
     boot_failure: str | None = None
     running: Sequence[Stretch] | None = None
     """The records of the batch that it ran, none if it ran none; None where that is not known."""
+    loading: Collection[ModelId] | None = None
+    """The models that it loaded or probed; None where that is not known."""
     overdue: Overdue | None = None
     """What it was killed for, where it took too long."""
     is_planned: bool = False

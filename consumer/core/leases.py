@@ -3,8 +3,8 @@
 Owns every record between its dispatch and its answer, so that a worker's death loses none. Must not know which worker
 comes next, nor what an answer says.
 
-Invariant: a record of a chunk is answered at most once; what a dead worker had not answered is exactly what `lost`
-returns.
+Invariant: a record of a chunk is answered at most once; what a dead worker had not answered is exactly what the leases
+that `lost` returns tell.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -43,6 +43,15 @@ class Lease:
                 yield run, begin, end, base
             base += len(run)
 
+    def unanswered_runs(self, first: int, stop: int) -> Iterator[Run]:
+        """Cut the records without an answer out of the records `first` to `stop`, payloads copied."""
+        for run, begin, end, base in self.segments(first, stop):
+            marks = self.unanswered[base + begin : base + end]
+            if all(marks):
+                yield run.part(begin, end)
+            elif any(marks):
+                yield run.pick([begin + i for i, mark in enumerate(marks) if mark])
+
 
 class Leases:
     """Every chunk that is with a worker, by its id."""
@@ -79,12 +88,12 @@ class Leases:
         """Forget a chunk whose every record is answered and read."""
         del self._leases[chunk]
 
-    def lost(self, worker: WorkerId) -> list[tuple[Lease, list[Run]]]:
-        """Take back from a dead worker what it had not answered, lease by lease, payloads copied."""
+    def lost(self, worker: WorkerId) -> list[Lease]:
+        """Take back what a dead worker had, oldest first."""
         taken = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in taken:
             del self._leases[lease.chunk.chunk]
-        return [(lease, list(_unanswered(lease))) for lease in taken]
+        return taken
 
     def touch(self, partitions: Collection[TopicPartition]) -> bool:
         """Tell whether records of any of these partitions are with a worker and unanswered."""
@@ -93,13 +102,3 @@ class Leases:
             for lease in self._leases.values()
             for run, begin, end, base in lease.segments(0, len(lease.unanswered))
         )
-
-
-def _unanswered(lease: Lease) -> Iterator[Run]:
-    """Cut the records without an answer out of a lease's runs."""
-    for run, begin, end, base in lease.segments(0, len(lease.unanswered)):
-        marks = lease.unanswered[base + begin : base + end]
-        if all(marks):
-            yield run.part(begin, end)
-        elif any(marks):
-            yield run.pick([begin + i for i, mark in enumerate(marks) if mark])

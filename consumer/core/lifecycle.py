@@ -115,6 +115,7 @@ MODEL: Mapping[ModelState, Mapping[ModelEvent, ModelState]] = {
     },
     ModelState.READY: {
         ModelEvent.BROKE: ModelState.BROKEN,
+        ModelEvent.RECOVERED: ModelState.READY,  # probed, since workers died of it
         ModelEvent.WORKER_LOST: ModelState.ABSENT,
     },
     ModelState.BROKEN: {

@@ -16,7 +16,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from consumer.core.actions import Load, Probe
-from consumer.core.breaker import Breaker, BreakerOptions
+from consumer.core.breaker import Breaker, BreakerOptions, Crashes, CrashOptions
 from consumer.core.lifecycle import MODEL, ModelEvent, ModelState, advance
 from consumer.core.types import Failure, ModelId, WorkerId
 
@@ -37,6 +37,7 @@ class ModelPlace:
     """Worker slots that may serve it; None means any."""
     is_preloaded: bool = False
     breaker: BreakerOptions = field(default_factory=BreakerOptions)
+    crashes: CrashOptions = field(default_factory=CrashOptions)
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class ModelWhereabouts:
 
     place: ModelPlace
     breaker: Breaker
+    crashes: Crashes
     states: dict[WorkerId, ModelState] = field(default_factory=dict)
     """Its state where it is not absent."""
     unfit: set[WorkerId] = field(default_factory=set)
@@ -53,6 +55,8 @@ class ModelWhereabouts:
     """The worker that was asked to try a broken model again."""
     failure: Failure | None = None
     """Why the breaker is open."""
+    is_grounded: bool = False
+    """Its breaker is open since workers died of its batches: that it can be loaded somewhere proves nothing."""
     parked: Failure | None = None
     """Why its output topic takes nothing."""
 
@@ -76,7 +80,10 @@ class Placement:
     def __init__(self, options: PlacementOptions, places: Mapping[ModelId, ModelPlace]) -> None:
         """Start with no worker and every breaker closed."""
         self._options = options
-        self._models = {model: ModelWhereabouts(place, Breaker(place.breaker)) for model, place in places.items()}
+        self._models = {
+            model: ModelWhereabouts(place, Breaker(place.breaker), Crashes(place.crashes))
+            for model, place in places.items()
+        }
         self._slots: dict[WorkerId, int] = {}
 
     def add_worker(self, worker: WorkerId, slot: int) -> Iterator[Load]:
@@ -87,15 +94,18 @@ class Placement:
                 state.follow(worker, ModelEvent.REQUESTED)
                 yield Load(worker, model)
 
-    def remove_worker(self, worker: WorkerId, now: float) -> list[ModelId]:
-        """Forget a worker that died; name the models it was loading, whose breakers open."""
+    def remove_worker(self, worker: WorkerId, blamed: Collection[ModelId] | None, now: float) -> list[ModelId]:
+        """Forget a worker that is gone; name the models whose breakers open for it.
+
+        `blamed` names the models whose loading may have ended it; None: all of those that it was asked to load.
+        """
         self._slots.pop(worker, None)
         suspects = []
         for model, state in self._models.items():
             state.unfit.discard(worker)
             was_loading = state.states.get(worker) is ModelState.LOADING
             state.follow(worker, ModelEvent.WORKER_LOST)
-            if was_loading or state.prober == worker:
+            if (was_loading and (blamed is None or model in blamed)) or state.prober == worker:
                 suspects.append(model)
                 failure = Failure(
                     "model-unavailable", "WorkerCrashedError", "its worker died while it was loaded or probed"
@@ -103,12 +113,30 @@ class Placement:
                 self._open(state, failure, now)
         return suspects
 
+    def crashed(self, model: ModelId, hunt_deaths: int, now: float) -> Failure | None:
+        """Take note that a batch of a model ended its worker; where its breaker opens for it, say why.
+
+        Args:
+            model: Which.
+            hunt_deaths: Deaths that the search for one record may cost.
+            now: Monotonic seconds.
+        """
+        state = self._models[model]
+        excess = state.crashes.add(now, hunt_deaths)
+        if not excess or state.breaker.is_open:
+            return None
+        failure = Failure("model-unavailable", "WorkerCrashedError", "too many workers died while they ran it")
+        self._open(state, failure, now, excess)
+        state.is_grounded = True
+        return failure
+
     def loaded(self, worker: WorkerId, model: ModelId) -> None:
         """Take note that a worker has a model ready."""
         if worker in self._slots:
             state = self._models[model]
             state.follow(worker, ModelEvent.LOADED)
-            self._close(state)
+            if not state.is_grounded or state.prober == worker:
+                self._close(state)
 
     def probed(self, worker: WorkerId, model: ModelId) -> None:
         """Take note that a broken model answers again."""
@@ -176,8 +204,10 @@ class Placement:
     def _try_again(
         self, model: ModelId, state: ModelWhereabouts, load_s: Callable[[WorkerId], float], now: float
     ) -> Iterator[Load | Probe]:
-        """Make the attempt that a broken model is due."""
-        for action in self._revive(model, state, load_s):
+        """Make the attempt that a broken model is due; one that workers died of is probed where it is ready."""
+        ready = [worker for worker, life in state.states.items() if life is ModelState.READY]
+        is_there = state.is_grounded and bool(ready)
+        for action in [Probe(ready[0], model)] if is_there else self._revive(model, state, load_s):
             state.breaker.attempt(now)
             state.prober = action.worker
             yield action
@@ -209,14 +239,15 @@ class Placement:
         return state.place.slots is None or self._slots[worker] in state.place.slots
 
     @staticmethod
-    def _open(state: ModelWhereabouts, failure: Failure, now: float) -> None:
+    def _open(state: ModelWhereabouts, failure: Failure, now: float, excess: int = 0) -> None:
         state.failure = failure
         state.prober = None
-        state.breaker.fail(now)
+        state.breaker.fail(now, excess)
 
     @staticmethod
     def _close(state: ModelWhereabouts) -> None:
         state.failure = None
         state.prober = None
+        state.is_grounded = False
         state.unfit.clear()
         state.breaker.succeed()

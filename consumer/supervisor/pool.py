@@ -303,6 +303,7 @@ def _exit(member: _Member, exit_code: int | None, boot_failure: str | None) -> W
         exit_code=exit_code,
         boot_failure=boot_failure,
         running=watch.running(),
+        loading=watch.loading(),
         overdue=watch.overdue if member.killed_s is not None else None,
         is_planned=exit_code == 0 and watch.is_leaving(),
     )

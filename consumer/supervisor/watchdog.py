@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from consumer.core.activity import Overdue, Phase, Stretch
+from consumer.core.types import ModelId
 from consumer.transport.board import Activity, Board, Thread
 
 TRACES_TIMEOUT_S: Final = 2.0
@@ -73,6 +74,14 @@ class Watch:
         if activity is None or activity.phase is Phase.BOOT or activity.running is None:
             return None
         return [*activity.running]
+
+    def loading(self) -> list[ModelId] | None:
+        """Name the models that a worker which has ended loaded or probed; None where that is not known."""
+        activities = [self._board.read(thread) for thread in Thread]
+        known = [each for each in activities if each is not None and each.phase is not Phase.BOOT]
+        if len(known) < len(activities):
+            return None
+        return [each.model for each in known if each.phase in {Phase.LOAD, Phase.PROBE} and each.model is not None]
 
     def is_leaving(self) -> bool:
         """Tell whether the worker wanted to end."""

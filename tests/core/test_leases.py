@@ -1,12 +1,16 @@
 """Chunks that are with workers, and what their answers and their workers' deaths mean."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.events import Answered
-from consumer.core.leases import Leases
-from consumer.core.recovery import recover
+from consumer.core.activity import Overdue, Phase, Stretch
+from consumer.core.events import Answered, WorkerExited
+from consumer.core.leases import Lease, Leases
+from consumer.core.recovery import Recovery, blamed_models, blamed_records, culprits, recover, verdict_on
 from consumer.core.settlement import settle
 from consumer.core.types import ChunkId, Failure, Run, WorkerId
 from tests.strategies import PARTITIONS, UNHURRIED, make_run
@@ -45,10 +49,11 @@ def test_a_dead_worker_gives_back_exactly_what_it_had_not_answered(counts: list[
             assert leases.answer(ONE, lease.chunk.chunk, first, len(place)) is lease
             done.update(place)
     assert lease.is_answered == (len(done) == total)
-    (found,) = leases.lost(ONE)
-    rest = [offset for run in found[1] for offset in run.offsets]
+    assert leases.lost(ONE) == [lease]
+    found = list(lease.unanswered_runs(0, total))
+    rest = [offset for run in found for offset in run.offsets]
     assert rest == [offset for offset in range(total) if offset not in done]
-    assert [value for run in found[1] for value in run.values] == [o.to_bytes(8, "big")[-3:] for o in rest]
+    assert [value for run in found for value in run.values] == [o.to_bytes(8, "big")[-3:] for o in rest]
     assert leases.lost(ONE) == []
 
 
@@ -107,23 +112,92 @@ def test_only_unanswered_records_touch_a_partition() -> None:
     assert leases.touch([PARTITIONS[1]])
 
 
-def test_what_a_batch_cannot_have_reached_is_innocent() -> None:
-    """Of a model's chunks those within one batch are suspects, the ones behind go back in their order."""
+def died(leases: Leases, **exited: Any) -> Recovery:
+    """Have the worker die, and sort what it had; batches have five rows at most."""
+    event = WorkerExited(ONE, -11, **exited)
+    lost = leases.lost(ONE)
+    return recover(lost, blamed_records(event, lost, lambda _: 5), lambda _: True)
+
+
+def four_chunks() -> tuple[Leases, list[Lease]]:
+    """Lend the records 0 to 15 in chunks of four."""
     leases = Leases()
-    for first in (0, 4, 8, 12):
-        leases.lend(ONE, "digits", [make_run(range(first, first + 4))], is_suspect=False)
-    found = recover(leases.lost(ONE), lambda _: 5, lambda _: True)
-    assert sorted(o for runs in found.suspects for run in runs for o in run.offsets) == list(range(8))
+    made = [leases.lend(ONE, "digits", [make_run(range(n, n + 4))], is_suspect=False) for n in (0, 4, 8, 12)]
+    return leases, made
+
+
+def offsets(runs: Iterable[Run]) -> list[int]:
+    """Name the records of some runs."""
+    return [offset for run in runs for offset in run.offsets]
+
+
+def test_what_a_batch_cannot_have_reached_is_innocent() -> None:
+    """Without a word of what ran, the chunks within one batch are suspects, the ones behind go back in their order."""
+    leases, _ = four_chunks()
+    found = died(leases)
+    assert sorted(offsets(run for runs in found.suspects for run in runs)) == list(range(8))
     assert [list(run.offsets) for run in found.innocent] == [[12, 13, 14, 15], [8, 9, 10, 11]]
     assert found.condemned == []
 
 
+def test_only_the_running_batch_is_suspect() -> None:
+    """The rest of its chunks, before and behind, goes back uncharged, and so does everything of an idle worker."""
+    leases, made = four_chunks()
+    leases.answer(ONE, made[1].chunk.chunk, 0, 1)
+    found = died(leases, running=[Stretch(made[1].chunk.chunk, 1, 2), Stretch(made[2].chunk.chunk, 0, 1)])
+    assert [offsets(runs) for runs in found.suspects] == [[5], [6], [8]]
+    assert sorted(offsets(found.innocent)) == [0, 1, 2, 3, 7, 9, 10, 11, 12, 13, 14, 15]
+    assert {run.attempts for run in found.innocent} == {0}
+    leases, _ = four_chunks()
+    found = died(leases, running=[])
+    assert (len(found.innocent), found.suspects) == (4, [])
+
+
+@pytest.mark.parametrize("stretch", [(0, 9), (3, 100), (4, 0), (2**32 - 1, 2**32 - 1)])
+def test_a_worker_that_writes_nonsense_loses_no_record(stretch: tuple[int, int]) -> None:
+    """What a dying worker has written down is cut to what it had."""
+    leases, made = four_chunks()
+    found = died(leases, running=[Stretch(made[0].chunk.chunk, *stretch), Stretch(ChunkId(99), 0, 4)])
+    everything = offsets(found.innocent) + offsets(run for runs in found.suspects for run in runs)
+    assert sorted(everything) == list(range(16))
+
+
+@pytest.mark.parametrize("phase", set(Phase))
+def test_only_a_batch_that_hangs_is_blamed_for_it(phase: Phase) -> None:
+    """A load that hangs, or a process that was stopped, charges no record."""
+    leases, made = four_chunks()
+    running = [Stretch(made[0].chunk.chunk, 0, 4)]
+    event = WorkerExited(ONE, -9, running=running, loading=["b"], overdue=Overdue(phase, "a", 1.0))
+    assert bool(blamed_records(event, leases.lost(ONE), lambda _: 5)) == (phase is Phase.INFER)
+    assert blamed_models(event) == (("a",) if phase in {Phase.LOAD, Phase.PROBE} else ())
+    assert verdict_on(event).reason == "time-limit"
+
+
+def test_a_planned_exit_blames_nobody() -> None:
+    """A worker that leaves of its own will charges neither records nor the models it was loading."""
+    leases, made = four_chunks()
+    event = WorkerExited(ONE, 0, running=[Stretch(made[0].chunk.chunk, 0, 4)], loading=["b"], is_planned=True)
+    assert blamed_records(event, leases.lost(ONE), lambda _: 5) == ()
+    assert blamed_models(event) == ()
+
+
+def test_a_kill_from_outside_is_charged_to_a_model_only_when_it_hits_again() -> None:
+    """A first SIGKILL says nothing, a segmentation fault does; and so does the death of whoever has the suspects."""
+    for exit_code, is_suspect, charged in [(-9, False, set()), (-9, True, {"digits"}), (-11, False, {"digits"})]:
+        leases = Leases()
+        lease = leases.lend(ONE, "digits", runs_of(4), is_suspect=is_suspect)
+        running = [Stretch(lease.chunk.chunk, 0, 4)]
+        event = WorkerExited(ONE, exit_code, running=running)
+        assert culprits(event, leases.lost(ONE), running) == charged
+
+
 def test_the_second_lone_death_condemns() -> None:
-    """A record is tried alone twice: its second death alone makes it a dead letter."""
+    """A record is tried alone twice: the second death then makes it a dead letter; one while it waited does not."""
     leases, runs = Leases(), [make_run([7])]
-    for _ in range(2):
+    waiting: list[Stretch] = []
+    for running in (None, waiting, None):
         leases.lend(ONE, "digits", runs, is_suspect=True)
-        found = recover(leases.lost(ONE), lambda _: 5, lambda _: True)
+        found = died(leases, running=running)
         runs = found.suspects[0] if found.suspects else found.condemned
     assert [list(run.offsets) for run in found.condemned] == [[7]]
     assert found.condemned[0].attempts == 2
@@ -133,5 +207,6 @@ def test_unwanted_records_are_not_recovered() -> None:
     """Records of partitions that were taken away come back to nobody."""
     leases = Leases()
     leases.lend(ONE, "digits", runs_of(3), is_suspect=False)
-    found = recover(leases.lost(ONE), lambda _: 5, lambda _: False)
+    lost = leases.lost(ONE)
+    found = recover(lost, [Stretch(lost[0].chunk.chunk, 0, 1)], lambda _: False)
     assert (found.innocent, found.suspects, found.condemned) == ([], [], [])

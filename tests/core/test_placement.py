@@ -1,7 +1,7 @@
 """Where models are loaded, and what happens to a broken one."""
 
 from consumer.core.actions import Load, Probe
-from consumer.core.breaker import BreakerOptions
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.placement import ModelPlace, Placement, PlacementOptions
 from consumer.core.types import Disposition, Failure, WorkerId
 
@@ -95,7 +95,7 @@ def test_a_worker_that_dies_loading_breaks_the_model() -> None:
     wanted(made, a=0.01)
     made.loaded(TWO, A)
     wanted(made, b=0.01)
-    assert made.remove_worker(TWO, 0.0) == [B]
+    assert made.remove_worker(TWO, None, 0.0) == [B]
     assert made.unavailable().keys() == {B}
     assert wanted(made, a=0.01) == [Load(ONE, A)]
 
@@ -107,9 +107,63 @@ def test_a_worker_that_dies_probing_opens_the_breaker_again() -> None:
     made.loaded(TWO, A)
     made.failed(TWO, A, BROKEN, 0.0)
     assert wanted(made, 1.0, a=1.0) == [Probe(TWO, A)]
-    assert made.remove_worker(TWO, 1.0) == [A]
+    assert made.remove_worker(TWO, None, 1.0) == [A]
     assert wanted(made, 2.9, a=1.0) == []
     assert wanted(made, 3.0, a=1.0) == [Load(ONE, A)]
+
+
+def test_only_the_model_that_was_being_loaded_is_blamed() -> None:
+    """Models that only waited for their turn to be loaded are loaded elsewhere at once."""
+    made = placement(a=ModelPlace(breaker=BREAKER), b=ModelPlace(breaker=BREAKER))
+    wanted(made, a=0.01, b=0.01)
+    assert made.remove_worker(TWO, [A], 0.0) == [A]
+    assert wanted(made, a=0.01, b=0.01) == [Load(ONE, B)]
+
+
+def test_a_prober_that_leaves_is_replaced() -> None:
+    """An attempt that ended with its worker, whoever is to blame, is made again."""
+    made = placement()
+    wanted(made, a=0.01)
+    made.failed(TWO, A, BROKEN, 0.0)
+    assert wanted(made, 1.0, a=0.01) == [Load(TWO, A)]
+    made.remove_worker(TWO, [], 1.0)
+    assert wanted(made, 3.0, a=0.01) == [Load(ONE, A)]
+
+
+def test_a_model_that_keeps_ending_workers_is_grounded_for_longer_and_longer() -> None:
+    """Beyond its budget each death opens the breaker; it is probed where it is ready, and no other load closes it."""
+    crashes = CrashOptions(deaths_max=2, window_s=100.0)
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=crashes))
+    wanted(made, a=0.01)
+    made.loaded(TWO, A)
+    wanted(made, a=100.0)  # the other worker loads it as well
+    assert [made.crashed(A, 3, 0.0) for _ in range(4)] == [None] * 4
+    assert made.crashed(A, 3, 0.0) is not None
+    assert made.unavailable().keys() == {A}
+    assert made.crashed(A, 3, 0.0) is None, "it is told once"
+    made.loaded(ONE, A)
+    assert list(made.ready(A)) == []
+    assert wanted(made, 0.9, a=1.0) == []
+    assert wanted(made, 1.0, a=1.0) == [Probe(TWO, A)]
+    made.probed(TWO, A)
+    assert [*made.ready(A)] == [TWO, ONE]
+    assert made.crashed(A, 3, 1.0) is not None
+    assert wanted(made, 4.9, a=1.0) == []
+    assert wanted(made, 5.0, a=1.0) == [Probe(TWO, A)]
+    made.probed(TWO, A)
+    assert made.crashed(A, 3, 200.0) is None, "old deaths are forgiven"
+
+
+def test_a_grounded_model_that_nobody_has_is_loaded_again() -> None:
+    """Where every worker died of it, loading it is the attempt, and its success lets records through."""
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(deaths_max=1)))
+    wanted(made, a=0.01)
+    made.loaded(TWO, A)
+    made.remove_worker(TWO, [], 0.0)
+    assert made.crashed(A, 0, 0.0) is not None
+    assert wanted(made, 1.0, a=1.0) == [Load(ONE, A)]
+    made.loaded(ONE, A)
+    assert list(made.ready(A)) == [ONE]
 
 
 def test_one_unfit_worker_does_not_break_a_model_that_another_has() -> None:
@@ -121,7 +175,7 @@ def test_one_unfit_worker_does_not_break_a_model_that_another_has() -> None:
     assert not made.failed(ONE, A, BROKEN, 0.0)
     assert list(made.ready(A)) == [TWO]
     assert wanted(made, 100.0, a=1.0) == []
-    made.remove_worker(TWO, 101.0)
+    made.remove_worker(TWO, None, 101.0)
     assert wanted(made, 101.0, a=1.0) == [Load(ONE, A)]
 
 
@@ -129,7 +183,7 @@ def test_news_of_a_dead_worker_changes_nothing() -> None:
     """What a worker said before it died is too late."""
     made = placement()
     wanted(made, a=0.01)
-    made.remove_worker(TWO, 0.0)
+    made.remove_worker(TWO, None, 0.0)
     made.loaded(TWO, A)
     made.probed(TWO, A)
     assert not made.failed(TWO, A, BROKEN, 0.0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from consumer.core import actions as do
 from consumer.core import events as on
+from consumer.core.activity import Overdue, Phase, Stretch
 from consumer.core.breaker import BreakerOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
@@ -161,7 +162,7 @@ class World:
         self.faults += 1
         fault = self.random.choice(["kill", "revoke", "lose", "crash", "break", "grow", "park"])
         if fault == "kill" and self.workers:
-            self._kill(self.random.choice(list(self.workers)))
+            self._kill_from_outside(self.random.choice(list(self.workers)))
         elif fault == "revoke" and self.owned:
             self._revoke(self.random.sample(list(self.owned), self.random.randint(1, len(self.owned))))
         elif fault == "lose" and self.owned:
@@ -188,9 +189,25 @@ class World:
                 self.outcomes[handed.partition, handed.offset].append("result")
                 self._tell(on.Unparked(handed.ticket, handed.index))
 
-    def _kill(self, worker: WorkerId) -> None:
-        del self.workers[worker]
-        self._tell(on.WorkerExited(worker, -9))
+    def _kill(self, worker: WorkerId, running: Sequence[Stretch] | None = None, *, hangs: bool = False) -> None:
+        """End a worker; what it ran may stay unknown, and what it was loading is known where that is."""
+        fake = self.workers.pop(worker)
+        if self.random.random() < 0.3:
+            running = None
+        loading = None if running is None else list(fake.loads)[:1]
+        overdue = Overdue(Phase.INFER, None, 1.0) if hangs and running is not None else None
+        self._tell(on.WorkerExited(worker, -9, running=running, loading=loading, overdue=overdue))
+
+    def _kill_from_outside(self, worker: WorkerId) -> None:
+        """End a worker while it is idle, or in the middle of a batch."""
+        inbox = self.workers[worker].inbox
+        running: list[Stretch] = []
+        if inbox and self.random.random() < 0.7:
+            chunk, done = inbox[0]
+            assert isinstance(chunk, Chunk)
+            assert isinstance(done, int)
+            running.append(Stretch(chunk.chunk, done, self.random.randint(1, 8)))
+        self._kill(worker, running)
 
     def _assign(self, partitions: Sequence[TopicPartition]) -> None:
         for tp in partitions:
@@ -290,7 +307,7 @@ class World:
             kind = self.kinds[run.partition, run.offsets[i]]
             assert run.values[i] == f"{run.partition.partition}-{run.offsets[i]}".encode(), "another record's payload"
             if kind == "killer":
-                self._kill(worker)
+                self._kill(worker, [Stretch(chunk.chunk, done, count)], hangs=self.random.random() < 0.3)
                 return
             if chunk.model in self.broken:
                 failures[number] = _broken()
