@@ -10,6 +10,7 @@ Owns one small hierarchy. Each class carries its `reason`, a slug that logs and 
       ModelError             model-unavailable         2   a model cannot be loaded, or is refused as it is
       BrokerError            broker-refused            4   unknown topic, refused login, missing permission
       ClientError            client-failed             5   the Kafka client is broken for good
+      FencedError            fenced                    6   another instance has the same transactional.id
 """
 
 from enum import IntEnum
@@ -26,6 +27,8 @@ class ExitCode(IntEnum):
     """A worker cannot boot, and would not if it were started again."""
     BROKER = 4
     CLIENT = 5
+    FENCED = 6
+    """Another instance with the same transactional.id has taken over."""
     INTERRUPTED = 130
     """A second SIGINT ended it at once."""
     TERMINATED = 143
@@ -78,3 +81,19 @@ class ClientError(ConsumerError):
 
     reason = "client-failed"
     exit_code = ExitCode.CLIENT
+
+
+class FencedError(ConsumerError):
+    """Another instance with the same transactional.id has taken over: to come back would only fence that one.
+
+    Args:
+        transactional_id: The id that both have.
+    """
+
+    reason = "fenced"
+    exit_code = ExitCode.FENCED
+
+    def __init__(self, transactional_id: str) -> None:
+        super().__init__(
+            f"another instance has taken over transactional.id {transactional_id}: give each copy its own `instance`"
+        )

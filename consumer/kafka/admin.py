@@ -9,10 +9,12 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 from confluent_kafka.cimpl import NewTopic
 
+from consumer.core.types import TopicPartition
 from consumer.errors import BrokerError
 from consumer.kafka.errors import Complaints, described
 from consumer.kafka.options import OutputOptions
@@ -116,6 +118,26 @@ class Admin:
             if entry is not None and entry.value is not None:
                 found[str(resource.name)] = int(entry.value)
         return found
+
+    def committed(self, group: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """Return what a group has committed of partitions, with its metadata; open transactions are waited for.
+
+        Raises:
+            BrokerError: the coordinator does not tell.
+        """
+        asked = [ConsumerGroupTopicPartitions(group, [ClientPartition(*each) for each in partitions])]
+        futures = self._client.list_consumer_group_offsets(
+            asked, require_stable=True, request_timeout=REQUEST_TIMEOUT_S
+        )
+        try:
+            found = futures[group].result(REQUEST_TIMEOUT_S).topic_partitions
+        except (KafkaException, TimeoutError) as error:
+            raise BrokerError(f"the committed offsets of group {group} are not known: {error}") from None
+        return {
+            TopicPartition(each.topic, each.partition): (each.offset, each.metadata or "")
+            for each in found
+            if each.offset >= 0
+        }
 
     def topic_id(self, name: str) -> str:
         """Return what tells a topic from another one of its name; "" where the broker does not say."""

@@ -22,6 +22,10 @@ ADVICE = {
     "_ALL_BROKERS_DOWN": "no broker answers: start them, or correct bootstrap.servers",
     "_TRANSPORT": "a broker does not answer: start it, or correct bootstrap.servers",
     "_RESOLVE": "correct the host names in bootstrap.servers, and in the brokers' advertised.listeners",
+    "TRANSACTIONAL_ID_AUTHORIZATION_FAILED": "the user lacks the permission (ACL) to write with this transactional.id",
+    "INVALID_TRANSACTION_TIMEOUT": "lower kafka.transaction.timeout.ms to the brokers' transaction.max.timeout.ms",
+    "_UNSUPPORTED_FEATURE": "use brokers that can, or set delivery: at-least-once",
+    "UNSTABLE_OFFSET_COMMIT": "an earlier member's transaction is open: it ends by its transaction.timeout.ms",
     "_MAX_POLL_EXCEEDED": "the loop did not poll for max.poll.interval.ms: the machine is overloaded or was frozen",
 }
 """What an operator can do, by the error's name."""
@@ -58,16 +62,25 @@ class Complaints:
         self._kinds: OrderedDict[tuple[str, str | None], Complaint] = OrderedDict()
         self.fatal: str | None = None
         """The error after which the client is of no use."""
+        self.fatal_name = ""
 
     def note(self, error: KafkaError, topic: str | None = None) -> None:
         """Take an error; also as the client's `error_cb`."""
         if error.fatal():
-            self.fatal = f"{error.name()}: {one_line(error)}"
-        kind = (error.name(), topic)
+            self.break_down(error)
+        self.add(error.name(), described(error), topic)
+
+    def break_down(self, error: KafkaError) -> None:
+        """Take an error after which the client is of no use, whatever it says of it."""
+        self.fatal, self.fatal_name = f"{error.name()}: {one_line(error)}", error.name()
+
+    def add(self, name: str, message: str, topic: str | None = None) -> None:
+        """Take a complaint in words."""
+        kind = (name, topic)
         if kind in self._kinds:
             self._kinds[kind].count += 1
         elif len(self._kinds) < KINDS_MAX:
-            self._kinds[kind] = Complaint(error.name(), described(error), topic)
+            self._kinds[kind] = Complaint(name, message, topic)
         else:
             self._kinds[next(reversed(self._kinds))].count += 1
 

@@ -66,6 +66,8 @@ class HandOver:
     """Records of which the core was told that no barrier delivers them."""
     reported: set[int] = field(default_factory=set)
     """Records that a client gave back or failed: it has them no more."""
+    apart: set[int] = field(default_factory=set)
+    """Records that are sent one by one."""
     _places: dict[tuple[bytes | None, bytes | None], deque[int]] | None = None
     """Where each key and value is, made when the first error is reported."""
 
@@ -80,6 +82,8 @@ class HandOver:
     def measure(self, bytes_max: int) -> None:
         """Find the records that a topic with this `max.message.bytes` refuses whatever else is in their batch."""
         limit = bytes_max - BATCH_OVERHEAD_BYTES
+        if _longest(self.keys) + _longest(self.values) <= limit:
+            return
         sizes = (len(value or b"") + len(key or b"") for key, value in zip(self.keys, self.values, strict=True))
         self.oversized.update(i for i, size in enumerate(sizes) if size > limit)
 
@@ -93,15 +97,26 @@ class HandOver:
             first += len(run)
         return found
 
+    @property
+    def is_fenced(self) -> bool:
+        """Tell whether nothing of it may be sent."""
+        return len(self.fenced) == len(self.values)
+
+    def restart(self) -> None:
+        """Have everything sent once more: the transaction that it was in is aborted."""
+        self.first = 0
+        self.reported.clear()
+        self._places = None
+
     def stretches(self) -> Iterator[range]:
         """Cut the records from `first` into what can be sent at once, in order; each oversized one stands alone."""
         start, count = self.first, len(self.values)
-        for stop in sorted({*self.fenced, *self.oversized}) if self.fenced or self.oversized else ():
+        for stop in sorted(self.fenced | self.oversized | self.apart):
             if stop < start:
                 continue
             if stop > start:
                 yield range(start, stop)
-            if stop not in self.fenced:
+            if stop not in self.fenced | self.apart:
                 yield range(stop, stop + 1)
             start = stop + 1
         if start < count:
@@ -171,3 +186,8 @@ class Letters(HandOver):
         else:
             failure = Failure(reason, error, f"{self.topic}: {message}", Disposition.UNAVAILABLE)
             self.reporter.park(self, index, failure)
+
+
+def _longest(column: Sequence[bytes | None]) -> int:
+    """Find the size of a column's largest cell, at C speed: this is done for every record."""
+    return max(map(len, filter(None, column)), default=0)

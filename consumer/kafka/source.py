@@ -6,6 +6,7 @@ position moves on.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections import Counter
@@ -33,6 +34,8 @@ LOOK_INTERVAL_S = 1.0
 STALL_S = 30.0
 """How long a partition may bring nothing before the source asks whether there is something."""
 STALLED = "nothing came though there are records: the partition is fetched anew"
+
+METADATA_MAGIC = b"CGMDv2:"
 
 OnRevoke: TypeAlias = Callable[[Sequence[TopicPartition]], None]
 """Called while partitions are about to be taken: may finish what is in flight and call `Source.commit_now`."""
@@ -168,6 +171,14 @@ class Source:
         except KafkaException as error:
             return [_refused(wanted, error.args[0])]
         return self._answers(answered or [])
+
+    def group_metadata(self) -> bytes | None:
+        """Return what a transaction's commit is to be fenced by; None unless this member has joined its group.
+
+        The broker checks no commit of somebody who says that he is no member.
+        """
+        metadata = self._client.consumer_group_metadata()
+        return metadata if metadata is not None and _has_joined(metadata) else None
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return, per partition of this member, how many offsets lie between the last commit and the known end."""
@@ -384,6 +395,16 @@ class Source:
         self._gone_back.difference_update(going)
         if known:
             self._events.append(Revoked(known))
+
+
+def _has_joined(metadata: bytes) -> bool:
+    """Read the client's form of group metadata: magic, generation, group, NUL, member, NUL, instance."""
+    if not metadata.startswith(METADATA_MAGIC):
+        return False
+    rest = metadata[len(METADATA_MAGIC) :]
+    generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
+    member = rest[4:].split(b"\0")[1:2]
+    return generation >= 0 and member not in ([], [b""])
 
 
 def _partitions(partitions: Iterable[ClientPartition]) -> list[TopicPartition]:

@@ -24,6 +24,7 @@ from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import compose
 from consumer.kafka.sink import Routes, Sink
 from consumer.kafka.source import Source
+from consumer.kafka.transactions import TransactionalSink
 
 WAIT_S = 30.0
 SOURCE = TopicPartition("in", 3)
@@ -144,6 +145,15 @@ def sink(broker: Broker, routes: Routes, **settings: Any) -> Sink:
     return Sink(compose(kafka).producer, routes)
 
 
+def transactional_sink(broker: Broker, routes: Routes, group: str, instance: str = "one", **settings: Any) -> Any:
+    """Make a transactional sink of a group; `settings` are the producer's, with `_` for `.`."""
+    given = {name.replace("_", "."): value for name, value in settings.items()}
+    kafka = {"bootstrap.servers": broker.bootstrap_servers, "group.id": group, "producer": given}
+    composed = compose(kafka, exactly_once=True, instance=instance)
+    admin = Admin(composed.admin)
+    return TransactionalSink(composed.producer, routes, lambda partitions: admin.committed(group, partitions))
+
+
 def run_of(
     values: Sequence[bytes | None],
     keys: Sequence[bytes | None] | None = None,
@@ -202,7 +212,9 @@ class Told:
         return places
 
 
-def turn_until(sink: Sink, holds: Callable[[Told], bool], told: Told | None = None, wait_s: float = WAIT_S) -> Told:
+def turn_until(
+    sink: Sink | TransactionalSink, holds: Callable[[Told], bool], told: Told | None = None, wait_s: float = WAIT_S
+) -> Told:
     """Play the loop for a sink, barriers included, until something holds; return what it told."""
     told = told or Told()
     deadline_s = time.monotonic() + wait_s

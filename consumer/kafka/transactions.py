@@ -1,0 +1,554 @@
+"""Outcomes out, exactly once: results, dead letters and offsets in one transaction.
+
+Owns the transactional producer and every outcome until its transaction is committed. Must not know which offsets are
+due, nor when.
+
+Theory of operation. Hand-overs go into the open transaction. `flush` *seals* it: what comes later waits, so that the
+transaction holds nothing whose offset its commit does not name. When nothing is left in the client, the barrier is
+passed; `commit` adds the offsets. Whatever blocks (commit, abort, start) runs in a thread, one at a time, and the
+client is that thread's alone meanwhile; the loop turns on, and hand-overs wait.
+
+A transaction can end in one other way: it is aborted. Then everything that is *retained*, which is all that no commit
+has confirmed, is produced again into the next one, but for what was fenced or found to be at fault. Nothing is inferred
+again. An error of a whole batch condemns the transaction with it: its records are sent one by one in the next, so that
+only the culprit fails. If the client breaks for good, another one takes over; its first act ends the old transaction,
+and the group's committed offsets tell which way, where that was not known. Fenced by another instance it never does:
+two would fence each other for ever. A transaction that outlived its timeout looks the same to the client, so that its
+age decides.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from operator import length_hint
+from typing import Any, TypeAlias
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as ClientPartition
+
+from consumer.core.actions import DeadLetter, Produce
+from consumer.core.events import Committed, Delivered, DeliveryFailed
+from consumer.core.types import Failure, Ticket, TopicPartition
+from consumer.errors import BrokerError, ClientError, FencedError
+from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.kafka.handovers import HandOver
+from consumer.kafka.parking import Place
+from consumer.kafka.routes import Routes, compresses
+from consumer.kafka.settings import Value
+from consumer.kafka.sink import TOO_LARGE
+
+START_TIMEOUT_S = 30.0
+"""How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
+RETRY_S = 0.05
+BACKOFF_S = 0.1
+BACKOFF_S_MAX = 5.0
+"""Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
+NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
+NOT_A_MEMBER = "UNKNOWN_MEMBER_ID"
+
+Offsets: TypeAlias = Mapping[TopicPartition, tuple[int, str]]
+"""Next offsets with their metadata."""
+SinkEvent: TypeAlias = Delivered | DeliveryFailed | Committed
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A commit that was asked for."""
+
+    offsets: Offsets
+    metadata: bytes
+    """The group's, of the moment of asking."""
+
+    def answer(self, error: str | None) -> Committed:
+        """Say how it went."""
+        return Committed({partition: offset for partition, (offset, _) in self.offsets.items()}, error)
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an operation ended. Without errors, the transaction was committed or, where none was asked for, aborted."""
+
+    error: KafkaError | None = None
+    """Why the transaction was aborted instead."""
+    fatal: KafkaError | None = None
+    """Why the client is of no use any more; whether the transaction was committed is not known then."""
+    client: Producer | None = None
+    """The new client, where one was made."""
+    is_committed: bool = False
+    """What the new client found of the transaction whose end was not known."""
+
+
+class Operation:
+    """A blocking call in a thread of its own."""
+
+    def __init__(self, call: Callable[[], Ending], attempt: Attempt | None) -> None:
+        """Begin it; `attempt` is the commit that it is about."""
+        self.attempt = attempt
+        self.ending = Ending()
+        self._raised: BaseException | None = None
+        self._call = call
+        self._thread = threading.Thread(target=self._run, name="sink-transaction", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; tell whether it has come."""
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return False
+        if self._raised is not None:
+            raise self._raised
+        return True
+
+    def _run(self) -> None:
+        try:
+            self.ending = self._call()
+        except BaseException as error:  # noqa: BLE001 - kept, and raised in the loop's thread
+            self._raised = error
+
+
+class TransactionalSink:
+    """The producer of results, dead letters and commits. Every method is the loop thread's; none waits for ever."""
+
+    def __init__(
+        self,
+        settings: Mapping[str, Value],
+        routes: Routes,
+        committed: Callable[[Collection[TopicPartition]], Offsets],
+        start_timeout_s: float = START_TIMEOUT_S,
+    ) -> None:
+        """Make the client and have the coordinator end what a predecessor with the same id has left open.
+
+        Args:
+            settings: `ClientSettings.producer`, composed for exactly-once.
+            routes: where outcomes go.
+            committed: asks for the group's committed offsets (`Admin.committed`); called from a thread, after a fatal
+                error only, and asked again if it raises a KafkaException or a BrokerError.
+            start_timeout_s: how long the coordinator may take.
+
+        Raises:
+            ClientError: the client refuses its settings.
+            BrokerError: the brokers cannot do transactions, refuse them, or do not answer.
+            FencedError: another instance has the same transactional.id.
+        """
+        self._routes = routes
+        self._committed = committed
+        self._compresses = compresses(settings)
+        self._settings = {**routes.sizes(), **settings}
+        self._id = str(settings["transactional.id"])
+        self._timeout_s = float(settings["transaction.timeout.ms"]) / 1000
+        self._complaints = Complaints()
+        self._events: list[SinkEvent] = []
+        self._handed = self._delivered = Ticket(0)
+        self._waiting: deque[HandOver] = deque()
+        """Handed over and in no transaction yet."""
+        self._retained: list[HandOver] = []
+        """In the open transaction, or in one that was aborted."""
+        self._unsent: deque[HandOver] = deque()
+        """Retained, and not (all) in the client."""
+        self._suspects: deque[Place] = deque()
+        """Retained, each to be sent when nothing else is on its way."""
+        self._began_s: float | None = None
+        """When the open transaction began."""
+        self._is_sealed = False
+        self._barrier: Ticket | None = None
+        self._attempt: Attempt | None = None
+        """A commit that waits until everything retained is in the transaction."""
+        self._operation: Operation | None = None
+        self._is_condemned = False
+        """The open transaction cannot be committed."""
+        self._not_before_s = 0.0
+        self._backoff_s = BACKOFF_S
+        self._client = self._make()
+        self._start(start_timeout_s)
+
+    @property
+    def in_flight(self) -> int:
+        """Outcomes handed over that no commit has confirmed."""
+        return sum(len(each.values) for each in (*self._waiting, *self._retained))
+
+    @property
+    def _is_passing(self) -> bool:
+        return self._barrier is not None
+
+    def produce(self, action: Produce) -> None:
+        """Take results."""
+        self._take(self._routes.of_results(self, action))
+
+    def dead_letter(self, action: DeadLetter) -> None:
+        """Take dead letters; one too large for its topic becomes an envelope of headers."""
+        self._take(self._routes.of_letters(self, action))
+
+    def events(self) -> list[SinkEvent]:
+        """Return what became known since the last call, after giving the client a turn; never waits.
+
+        Raises:
+            FencedError: another instance has the same transactional.id.
+            ClientError: the client cannot be made again.
+        """
+        self._turn()
+        events, self._events = self._events, []
+        return events
+
+    def flush(self, timeout_s: float) -> bool:
+        """Seal the transaction behind all that was handed over and pass a barrier; tell whether it passed.
+
+        One that did not pass yet goes on with the next calls of any method. `events` has its `Delivered`. Later
+        hand-overs wait until the commit that follows is confirmed, or until another barrier includes them.
+
+        Raises:
+            FencedError: another instance has the same transactional.id.
+            ClientError: the client cannot be made again.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        if self._barrier is None:
+            self._barrier, self._is_sealed = self._handed, True
+        while True:
+            self._turn()
+            left_s = deadline_s - time.monotonic()
+            if not self._is_passing or left_s <= 0:
+                return not self._is_passing
+            self._wait(min(left_s, 0.05))
+
+    def commit(self, offsets: Offsets, metadata: bytes | None) -> None:
+        """Commit what the last barrier passed, with these offsets; the answer is a `Committed` of a later `events`.
+
+        Args:
+            offsets: the next offsets.
+            metadata: `Source.group_metadata()` of now; None, where this member has not joined, is refused here.
+        """
+        assert self._attempt is None, "one commit at a time"
+        assert self._barrier is None, "a commit follows its barrier"
+        if metadata is None:
+            # The member may be away for long, and a transaction must not grow old.
+            self._condemn()
+            self._events.append(Attempt(offsets, b"").answer(NOT_A_MEMBER))
+            return
+        self._attempt, self._is_sealed = Attempt(offsets, metadata), True
+        self._turn()
+
+    def fence(self, partitions: Collection[TopicPartition]) -> None:
+        """Let nothing more of partitions that were taken away be committed.
+
+        An open transaction that holds some of it is aborted. One that is being committed is not: either its commit is
+        accepted for the group's old generation, and whoever has the partitions now waits for its end, or it is refused.
+        """
+        retained = [handed.fence(partitions) for handed in self._retained]
+        for handed in self._waiting:
+            handed.fence(partitions)
+        if (
+            self._attempt is not None
+            and self._operation is None
+            and not self._attempt.offsets.keys().isdisjoint(partitions)
+        ):
+            self._events.append(self._attempt.answer("REBALANCE_IN_PROGRESS"))
+            self._attempt = None
+        if any(retained) and (self._operation is None or self._operation.attempt is None):
+            self._condemn()
+
+    def complaints(self) -> list[Complaint]:
+        """Return what the client complained about since the last call, each kind once."""
+        return self._complaints.take()
+
+    def close(self) -> None:
+        """Abort what is open, and give up what is still in the client; flush and commit first."""
+        if self._operation is None and self._began_s is not None and self._complaints.fatal is None:
+            self._operation = Operation(partial(_end, self._client, None), None)
+        if self._operation is not None:
+            self._operation.wait(1.0)
+
+    # -- one turn ----------------------------------------------------------------------------------------------------
+
+    def _take(self, handed: HandOver) -> None:
+        assert handed.ticket > self._handed, "tickets rise"
+        self._handed = handed.ticket
+        limit = self._routes.bytes_max.get(handed.topic)
+        if limit is not None and not self._compresses:
+            handed.measure(limit)
+        self._waiting.append(handed)
+        self._turn()
+
+    def _turn(self) -> None:
+        """See how far everything is, and do what comes next."""
+        if self._operation is not None:
+            if not self._operation.wait(0):
+                return
+            self._finish(self._operation)
+        if self._operation is None:
+            self._call(self._client.poll, 0)
+            self._look_for_trouble()
+        if self._operation is None:
+            self._fill()
+        if self._operation is None and self._is_all_sent():
+            self._pass_barrier()
+            if self._attempt is not None and self._begin():
+                call = partial(_end, self._client, self._attempt)
+                self._operation, self._attempt = Operation(call, self._attempt), None
+
+    def _wait(self, timeout_s: float) -> None:
+        if self._operation is not None:
+            self._operation.wait(timeout_s)
+        elif len(self._client):
+            self._call(self._client.flush, timeout_s)
+        else:
+            time.sleep(min(timeout_s, 0.005))
+
+    def _fill(self) -> None:
+        """Give the client what the transaction is to hold."""
+        if time.monotonic() < self._not_before_s:
+            return
+        while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):
+            self._retained.append(self._waiting[0])
+            self._unsent.append(self._waiting.popleft())
+        # What an abort left over waits for the next barrier or commit: an open transaction grows old.
+        if self._is_sealed and self._barrier is None and self._attempt is None:
+            return
+        while self._unsent and self._send(self._unsent[0]):
+            self._unsent.popleft()
+        if self._suspects and not self._unsent and len(self._client) == 0 and self._begin():
+            self._send_alone(*self._suspects.popleft())
+
+    def _is_all_sent(self) -> bool:
+        is_left = self._unsent or self._suspects or len(self._client) or self._is_condemned
+        return not is_left and time.monotonic() >= self._not_before_s
+
+    def _pass_barrier(self) -> None:
+        if self._barrier is not None:
+            self._delivered = self._barrier
+            self._events.append(Delivered(self._barrier))
+            self._barrier = None
+
+    def _look_for_trouble(self) -> None:
+        """Abort a transaction that cannot be committed any more; replace a broken client."""
+        if self._complaints.fatal is not None:
+            self._replace(self._complaints.fatal_name, None)
+        elif self._began_s is not None and (self._is_condemned or self._is_old()):
+            self._operation = Operation(partial(_end, self._client, None), None)
+        elif self._is_condemned:
+            self._again()
+
+    def _is_old(self) -> bool:
+        """Tell whether the open transaction is close to its timeout: better aborted by us than by the coordinator."""
+        assert self._began_s is not None
+        return time.monotonic() - self._began_s > self._timeout_s / 2
+
+    def _condemn(self) -> None:
+        if self._retained:
+            self._is_condemned = True
+
+    def _begin(self) -> bool:
+        """Have a transaction open; False if the client cannot, which the next turn looks into."""
+        if self._began_s is None:
+            try:
+                self._client.begin_transaction()
+            except KafkaException as raised:
+                self._complaints.break_down(raised.args[0])
+                return False
+            self._began_s = time.monotonic()
+        return True
+
+    # -- towards the client ------------------------------------------------------------------------------------------
+
+    def _make(self) -> Producer:
+        made: dict[str, Any] = {**self._settings, "error_cb": self._complaints.note}
+        try:
+            return Producer({**made, "logger": logging.getLogger(__name__)})
+        except KafkaException as error:
+            raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
+
+    def _start(self, timeout_s: float) -> None:
+        try:
+            self._client.init_transactions(timeout_s)
+        except KafkaException as raised:
+            error = raised.args[0]
+            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
+                raise FencedError(self._id) from None
+            self._call(self._client.poll, 0)
+            reasons = [each.message for each in self._complaints.take() if each.name != error.name()]
+            why = f"; {reasons[0]}" if reasons else ""
+            raise BrokerError(f"{NO_TRANSACTIONS}: {described(error)}{why}") from None
+
+    def _send(self, handed: HandOver) -> bool:
+        """Give the client what is left of a hand-over; tell whether it took all. The loop over records is in C."""
+        if not self._begin():
+            return False
+        for stretch in handed.stretches():
+            handed.first = stretch.start
+            if stretch.start in handed.oversized:
+                handed.first = stretch.stop
+                handed.condemn(stretch.start, "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
+                continue
+            part = slice(stretch.start, stretch.stop)
+            values = iter(handed.values[part])
+            columns = [repeat(handed.topic), values, handed.keys[part], repeat(-1), handed.reports()]
+            if handed.headers is not None:
+                columns += [repeat(None), repeat(0), handed.headers[part]]
+            try:
+                deque(map(self._client.produce, *columns), maxlen=0)
+            except BufferError:
+                handed.first = stretch.stop - length_hint(values) - 1
+                return False
+            except KafkaException as error:
+                handed.refuse(stretch.stop - length_hint(values) - 1, error.args[0], is_alone=True)
+                self._is_condemned = True
+                return False
+        handed.first = len(handed.values)
+        return True
+
+    def _send_alone(self, handed: HandOver, index: int) -> None:
+        key, value, headers = handed.row(index)
+        report = partial(self._heard_alone, handed, index)
+        try:
+            self._client.produce(handed.topic, value, key, -1, report, None, 0, headers)
+        except KafkaException as error:
+            handed.refuse(index, error.args[0], is_alone=True)
+
+    @staticmethod
+    def _heard_alone(handed: HandOver, index: int, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            handed.refuse(index, error, is_alone=True)
+
+    def _call(self, client_call: Callable[[float], int], timeout_s: float) -> None:
+        try:
+            client_call(timeout_s)
+        except Exception as error:  # flush raised SystemError after a fatal error
+            if isinstance(error, KafkaException):
+                self._complaints.note(error.args[0])
+            elif self._complaints.fatal is None:
+                raise
+
+    # -- ends of transactions ----------------------------------------------------------------------------------------
+
+    def _finish(self, operation: Operation) -> None:
+        """Draw the conclusions from how an operation ended."""
+        self._operation = None
+        ending, attempt = operation.ending, operation.attempt
+        if ending.fatal is not None:
+            self._replace(ending.fatal.name(), attempt)
+            return
+        if ending.client is not None:
+            self._client = ending.client
+        self._began_s = None
+        if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
+            self._retained.clear()
+            self._is_sealed = False
+            self._is_condemned = False
+            self._backoff_s = BACKOFF_S
+            self._events.append(attempt.answer(None))
+            return
+        if ending.error is not None:
+            self._complaints.note(ending.error)
+        self._again()
+        if attempt is not None:
+            self._events.append(attempt.answer(ending.error.name() if ending.error is not None else "_FATAL"))
+
+    def _again(self) -> None:
+        """Have everything that is retained produced again."""
+        self._is_condemned = False
+        self._retained = [handed for handed in self._retained if not handed.is_fenced]
+        self._unsent = deque(self._retained)
+        self._suspects.clear()
+        for handed in self._retained:
+            handed.restart()
+            self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
+
+    def _replace(self, name: str, attempt: Attempt | None) -> None:
+        """Make another client, unless another instance wants to be the only one."""
+        is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
+        if name == "_FENCED" and not is_timed_out:
+            raise FencedError(self._id)
+        broken, self._complaints = self._client, Complaints()
+        self._complaints.add(name, "the producer broke and is made anew: what no commit confirmed is produced again")
+        self._operation = Operation(partial(self._rebuild, broken, attempt), attempt)
+
+    def _rebuild(self, broken: Producer, attempt: Attempt | None) -> Ending:
+        """Make a client, which ends the old one's transaction, and find out how that ended; in a thread."""
+        broken.purge()
+        client = self._make()
+        try:
+            _repeat(client.init_transactions, -1)
+        except KafkaException as raised:
+            if raised.args[0].code() == KafkaError._FENCED:  # noqa: SLF001 - its name
+                raise FencedError(self._id) from None
+            raise ClientError(f"the producer cannot be made anew: {described(raised.args[0])}") from None
+        if attempt is None:
+            return Ending(client=client)
+        while True:
+            try:
+                found = self._committed(list(attempt.offsets))
+            except (KafkaException, BrokerError):
+                time.sleep(1.0)
+                continue
+            # One transaction: one of its offsets, with its metadata, tells of all.
+            is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
+            return Ending(client=client, is_committed=is_committed)
+
+    # -- from the hand-overs; in an aborting thread too, where they say nothing new ------------------------------------
+
+    def suspect(self, handed: HandOver, index: int) -> None:
+        """Send a record alone, from now on."""
+        handed.apart.add(index)
+        if index in handed.reported:
+            self._is_condemned = True
+        else:
+            self._suspects.append((handed, index))
+
+    def recalled(self, handed: HandOver, index: int) -> None:
+        """Take no note: the transaction is being aborted."""
+
+    def park(self, handed: HandOver, index: int, failure: Failure) -> None:  # noqa: ARG002 - the port's
+        """Abort: a transaction cannot do without one of its records."""
+        if failure.error.startswith("_PURGE") or self._is_condemned:
+            return
+        self._is_condemned = True
+        self._complaints.add(failure.error, f"{handed.topic}: {failure.message}", handed.topic)
+        self._not_before_s = time.monotonic() + self._backoff_s
+        self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
+
+    def fail(self, handed: HandOver, index: int, failure: Failure) -> None:
+        """Report a record as not delivered, and never send it again."""
+        if index in handed.reported:
+            self._is_condemned = True
+        handed.fenced.add(index)
+        self._events.append(DeliveryFailed(handed.ticket, index, failure))
+
+
+def _end(client: Producer, attempt: Attempt | None) -> Ending:
+    """Commit the open transaction, or abort it if none is asked for or it cannot be committed; in a thread."""
+    refused: KafkaError | None = None
+    try:
+        if attempt is not None:
+            try:
+                _repeat(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
+                _repeat(client.commit_transaction, -1)
+            except KafkaException as raised:
+                refused = raised.args[0]
+                if refused.fatal():
+                    return Ending(fatal=refused)
+            else:
+                return Ending()
+        _repeat(client.abort_transaction, -1)
+    except KafkaException as raised:
+        return Ending(fatal=raised.args[0])
+    return Ending(error=refused)
+
+
+def _repeat(call: Callable[..., object], *arguments: object) -> None:
+    """Call until the client does not say that the same call may work later."""
+    while True:
+        try:
+            call(*arguments)
+        except KafkaException as raised:
+            if not raised.args[0].retriable():
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return
+
+
+def _positions(offsets: Offsets) -> Iterable[ClientPartition]:
+    return [ClientPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]

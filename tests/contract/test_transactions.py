@@ -1,0 +1,353 @@
+"""The transactional sink against a broker: outcomes and offsets together, whatever happens, and once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError
+
+from consumer.core.actions import DeadLetter, Produce
+from consumer.core.events import Assigned, Committed, Delivered, DeliveryFailed
+from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
+from consumer.demo.broker import Broker, Feature
+from consumer.errors import BrokerError, ExitCode, FencedError
+from consumer.kafka import transactions
+from consumer.kafka.sink import Routes
+from consumer.kafka.transactions import Attempt, Ending, TransactionalSink
+from tests import brokers
+from tests.contract.clients import Reader, Told, new_group, reader, run_of, transactional_sink, turn_until
+
+pytestmark = pytest.mark.broker
+
+BROKEN = Failure("inference-failed", "ValueError", "broke")
+
+
+@dataclass
+class Scene:
+    """One member of a group, its transactional sink, and topics of their own."""
+
+    broker: Broker
+    results: str
+    letters: str
+    source: str
+    group: str = field(default_factory=new_group)
+    told: Told = field(default_factory=Told)
+    ticket: int = 0
+
+    def __post_init__(self) -> None:
+        self.mine, self.other = TopicPartition(self.source, 0), TopicPartition(self.source, 1)
+        self.member = self.join()
+        self.out = self.sink()
+
+    def join(self) -> Reader:
+        """Make a member that has joined."""
+        member = reader(self.broker, self.source, group=self.group, isolation_level="read_committed")
+        member.until(lambda: member.source.group_metadata() is not None and bool(member.assigned))
+        return member
+
+    def sink(self, instance: str = "one", **settings: Any) -> TransactionalSink:
+        """Make a transactional sink."""
+        routes = Routes({"fraud": self.results}, lambda _: self.letters)
+        made: TransactionalSink = transactional_sink(self.broker, routes, self.group, instance, **settings)
+        return made
+
+    def hand(self, *values: bytes, partition: TopicPartition | None = None) -> int:
+        """Hand over results; return the ticket."""
+        self.ticket += 1
+        run = run_of([b""] * len(values), partition=partition or self.mine)
+        self.out.produce(Produce(Ticket(self.ticket), "fraud", [run], values, [b"k"] * len(values)))
+        return self.ticket
+
+    def pass_barrier(self) -> None:
+        """Flush, as the core asks for it."""
+        while not self.out.flush(0.1):
+            self.told.events += self.out.events()
+        turn_until(self.out, lambda told: bool(told.of(Delivered)), self.told)
+
+    def commit(self, offset: int, partition: TopicPartition | None = None, metadata: bytes | None = b"") -> Committed:
+        """Commit and wait for the answer."""
+        known = len(self.told.of(Committed))
+        found = self.member.source.group_metadata() if metadata == b"" else metadata
+        self.out.commit({partition or self.mine: (offset, "map")}, found)
+        deadline_s = time.monotonic() + 30
+        while len(self.told.of(Committed)) == known:
+            assert time.monotonic() < deadline_s, self.out.complaints()
+            self.member.turn(timeout_s=0.01)
+            self.told.events += self.out.events()
+        answer: Committed = self.told.of(Committed)[-1]
+        return answer
+
+    def visible(self, topic: str | None = None) -> Counter[bytes | None]:
+        """Count the values that a reader of committed records sees."""
+        return Counter(record.value() for record in brokers.read_all(self.broker, topic or self.results))
+
+    def offsets(self) -> dict[int, int]:
+        """The group's committed offsets."""
+        return brokers.committed(self.broker, self.group, self.source)
+
+
+@pytest.fixture
+def scene(broker: Broker) -> Iterator[Scene]:
+    """A member that has joined, and its sink."""
+    brokers.need(broker, Feature.TRANSACTIONS)
+    made = Scene(broker, brokers.new_topic(broker), brokers.new_topic(broker), brokers.new_topic(broker, 2))
+    yield made
+    made.out.close()
+    made.member.source.close(10)
+
+
+def test_results_and_offsets_appear_together(scene: Scene) -> None:
+    """Nothing is seen before the commit; after it all results are, once, and the offset with its metadata."""
+    scene.hand(b"a", b"b")
+    scene.out.dead_letter(DeadLetter(Ticket(2), run_of([b"x"], partition=scene.mine), [BROKEN]))
+    scene.ticket = 2
+    scene.pass_barrier()
+    assert scene.told.events == [Delivered(Ticket(2))]
+    assert scene.visible() + scene.visible(scene.letters) == Counter()
+    assert scene.offsets() == {}
+    assert scene.commit(103) == Committed({scene.mine: 103})
+    assert scene.visible() == Counter([b"a", b"b"])
+    assert scene.visible(scene.letters) == Counter([b"x"])
+    assert scene.offsets() == {0: 103}
+    assert scene.out.in_flight == 0
+
+
+def test_what_comes_after_the_barrier_waits_for_the_next_transaction(scene: Scene) -> None:
+    """A result whose offset the commit does not name is not in its transaction; it follows with the next."""
+    scene.hand(b"first")
+    scene.pass_barrier()
+    scene.hand(b"second")
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"first"])
+    scene.pass_barrier()
+    assert scene.commit(102).error is None
+    assert scene.visible() == Counter([b"first", b"second"])
+
+
+def test_a_commit_without_outcomes_commits_offsets(scene: Scene) -> None:
+    """Offsets alone make a transaction, too."""
+    assert scene.commit(7) == Committed({scene.mine: 7})
+    assert scene.offsets() == {0: 7}
+
+
+def test_the_loop_goes_on_while_a_transaction_commits(scene: Scene) -> None:
+    """No call waits for the commit: each comes back within milliseconds."""
+    longest_s = 0.0
+    for number in range(5):
+        scene.hand(b"%d" % number)
+        scene.pass_barrier()
+        began_s = time.monotonic()
+        scene.out.commit({scene.mine: (number + 1, "")}, scene.member.source.group_metadata())
+        longest_s = max(longest_s, time.monotonic() - began_s)
+        turn_until(scene.out, lambda told, n=number: len(told.of(Committed)) == n + 1, scene.told)
+    assert longest_s < 0.05
+    assert sum(scene.visible().values()) == 5
+
+
+def test_a_member_that_has_not_joined_is_refused_here(scene: Scene) -> None:
+    """Without group metadata nothing is asked of the broker, and the same outcomes are committed later, once."""
+    scene.hand(b"a")
+    scene.pass_barrier()
+    assert scene.commit(101, metadata=None).error == "UNKNOWN_MEMBER_ID"
+    assert scene.offsets() == {}
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"a"])
+
+
+def test_metadata_of_an_old_generation_is_refused_and_nothing_inferred_again(scene: Scene) -> None:
+    """A commit with metadata from before a rebalance aborts; with that of now the retained outcomes are committed."""
+    scene.hand(b"a", b"b")
+    scene.pass_barrier()
+    old = scene.member.source.group_metadata()
+    second = reader(scene.broker, scene.source, group=scene.group)
+    try:
+        while not second.assigned:
+            second.turn(timeout_s=0.02)
+            scene.member.turn(timeout_s=0.02)
+    finally:
+        second.source.close(10)
+    scene.member.until(lambda: scene.member.assigned == {scene.mine, scene.other})
+    assert scene.commit(102, metadata=old).error in {"ILLEGAL_GENERATION", "UNKNOWN_MEMBER_ID"}
+    assert scene.visible() == Counter()
+    assert scene.commit(102) == Committed({scene.mine: 102})
+    assert scene.visible() == Counter([b"a", b"b"])
+
+
+def test_fenced_partitions_leave_the_transaction(scene: Scene) -> None:
+    """What is in the transaction of a partition that was taken away is never seen; the rest is committed, once."""
+    scene.hand(b"gone", partition=scene.other)
+    scene.hand(b"mine")
+    scene.pass_barrier()
+    scene.hand(b"gone", partition=scene.other)
+    scene.hand(b"later")
+    scene.out.fence([scene.other])
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"mine"])
+    scene.pass_barrier()
+    assert scene.commit(102).error is None
+    assert scene.visible() == Counter([b"mine", b"later"])
+
+
+def test_a_commit_that_was_not_begun_is_answered_by_a_fence(scene: Scene) -> None:
+    """A commit that names a fenced partition and waits for an abort is refused; the core asks again."""
+    scene.hand(b"gone", partition=scene.other)
+    scene.pass_barrier()
+    scene.out._condemn()
+    scene.out.commit({scene.other: (101, "")}, scene.member.source.group_metadata())
+    scene.out.fence([scene.other])
+    turn_until(scene.out, lambda told: bool(told.of(Committed)), scene.told)
+    assert scene.told.of(Committed) == [Committed({scene.other: 101}, "REBALANCE_IN_PROGRESS")]
+    assert scene.commit(1).error is None
+    assert scene.visible() == Counter()
+    assert scene.offsets() == {0: 1}
+
+
+def test_too_large_costs_a_transaction_but_only_the_culprit_fails(broker: Broker, scene: Scene) -> None:
+    """A record that the topic refuses aborts, and is reported; its neighbours are committed once, the letter too."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    scene.results = brokers.new_topic(broker, settings={"max.message.bytes": "2000"})
+    scene.letters = brokers.new_topic(broker, settings={"max.message.bytes": "1500"})
+    scene.out.close()
+    scene.out = scene.sink()
+    values = [b"%02d" % i for i in range(12)]
+    values[5] = b"x" * 3000
+    scene.hand(*values)
+    scene.out.dead_letter(DeadLetter(Ticket(2), run_of([b"y" * 3000, b"z"], partition=scene.mine), [BROKEN] * 2))
+    scene.ticket = 2
+    scene.pass_barrier()
+    (failed,) = scene.told.of(DeliveryFailed)
+    assert (failed.ticket, failed.index, failed.failure.reason) == (1, 5, "too-large")
+    assert failed.failure.disposition is Disposition.POISON
+    assert scene.commit(112).error is None
+    assert scene.visible() == Counter(value for value in values if len(value) == 2)
+    assert scene.visible(scene.letters) == Counter([None, b"z"])
+
+
+def test_a_second_instance_fences_the_first_for_good(scene: Scene) -> None:
+    """The older of two with one transactional.id ends with a line that names it, and its results are never seen."""
+    scene.hand(b"old")
+    scene.pass_barrier()
+    successor = scene.sink()
+    with pytest.raises(FencedError, match=f"{scene.group}-one") as raised:
+        scene.commit(101)
+    assert raised.value.exit_code is ExitCode.FENCED == 6
+    assert scene.visible() == Counter()
+    scene.out = successor
+
+
+ABANDON = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+from consumer.demo.broker import start
+from tests.contract.test_transactions import Scene
+scene = Scene(start(), *sys.argv[1:4], group=sys.argv[4])
+scene.hand(b"dead")
+scene.pass_barrier()
+if sys.argv[5] == "offsets":
+    from consumer.kafka.transactions import Attempt, _positions
+    attempt = Attempt({scene.mine: (101, "")}, scene.member.source.group_metadata())
+    scene.out._client.send_offsets_to_transaction(_positions(attempt.offsets), attempt.metadata)
+os.kill(os.getpid(), 9)
+"""
+
+
+def abandon(scene: Scene, how: str) -> None:
+    """Let another process of the group die with an open transaction."""
+    command = [sys.executable, "-c", ABANDON, scene.results, scene.letters, scene.source, scene.group, how]
+    environment = {**os.environ, "KAFKA_BOOTSTRAP_SERVERS": scene.broker.bootstrap_servers}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_successor_ends_what_the_dead_left_open(scene: Scene) -> None:
+    """With the same id the open transaction of a killed process is aborted at once, and nothing of it is seen."""
+    scene.member.source.close(10)
+    scene.out.close()
+    abandon(scene, "results")
+    scene.out = scene.sink()
+    scene.member = scene.join()
+    scene.hand(b"alive")
+    scene.pass_barrier()
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"alive"])
+
+
+def test_partitions_wait_for_the_offsets_of_a_dead_members_transaction(scene: Scene) -> None:
+    """While a dead member's offsets are undecided its partitions are not placed, and a complaint says why."""
+    scene.member.source.close(10)
+    scene.out.close()
+    abandon(scene, "offsets")
+    heir = reader(scene.broker, scene.source, group=scene.group, isolation_level="read_committed")
+    longest_s, names = 0.0, set()
+    try:
+        deadline_s = time.monotonic() + 60
+        while not heir.assigned:
+            assert time.monotonic() < deadline_s
+            began_s = time.monotonic()
+            heir.turn(timeout_s=0.05)
+            longest_s = max(longest_s, time.monotonic() - began_s)
+            names |= {each.name for each in heir.source.complaints()}
+    finally:
+        heir.source.close(10)
+    assert "UNSTABLE_OFFSET_COMMIT" in names
+    assert longest_s < 2
+    positions = {tp: found.next_offset for event in heir.of(Assigned) for tp, found in event.partitions.items()}
+    assert positions == {scene.mine: None, scene.other: None}
+
+
+@pytest.mark.parametrize("was_committed", [True, False])
+def test_a_client_that_breaks_in_a_commit_asks_what_became_of_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, was_committed: bool
+) -> None:
+    """After a fatal error in a commit the committed offsets decide: nothing is lost, and nothing doubled."""
+    scene.hand(b"a")
+    scene.pass_barrier()
+    end = transactions._end
+
+    def break_down(client: Any, attempt: Attempt | None) -> Ending:
+        monkeypatch.setattr(transactions, "_end", end)
+        if was_committed:
+            assert end(client, attempt) == Ending()
+        return Ending(fatal=KafkaError(KafkaError._FATAL))
+
+    monkeypatch.setattr(transactions, "_end", break_down)
+    answer = scene.commit(101)
+    if was_committed:
+        assert answer.error is None
+    else:
+        assert answer.error is not None
+        assert scene.offsets() == {}
+        assert scene.commit(101).error is None
+    assert scene.offsets() == {0: 101}
+    scene.hand(b"b")
+    scene.pass_barrier()
+    assert scene.commit(102).error is None
+    assert scene.visible() == Counter([b"a", b"b"])
+
+
+def test_a_transaction_that_outlived_its_timeout_is_made_anew(scene: Scene) -> None:
+    """A process that was frozen for long is fenced like one with a rival, but comes back: its outcomes appear once."""
+    scene.out.close()
+    scene.out = scene.sink(transaction_timeout_ms=1000)
+    scene.hand(b"a")
+    while len(scene.out._client):
+        scene.out._client.flush(0.1)
+    time.sleep(12)  # the broker looks for dead transactions every 10 s
+    scene.pass_barrier()
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"a"])
+
+
+def test_brokers_without_transactions_are_refused_with_a_clear_line(broker: Broker) -> None:
+    """Where transactions cannot be had, the start fails and the line says what is missing."""
+    routes = Routes({}, str)
+    with pytest.raises(BrokerError, match="exactly-once needs transactions") as raised:
+        transactional_sink(broker, routes, new_group(), transaction_timeout_ms=2_000_000_000, socket_timeout_ms=1000)
+    assert "transaction.max.timeout.ms" in str(raised.value)
