@@ -123,7 +123,9 @@ class Cluster:
     def create(self, topic: str, replicas: Sequence[Sequence[int]], settings: Mapping[str, str] | None = None) -> None:
         """Create a topic whose partitions are on these nodes, the first one of each leading."""
         admin = self.admin()
-        made = NewTopic(topic, replica_assignment=[list(each) for each in replicas], config=dict(settings or {}))
+        made = NewTopic(
+            topic, len(replicas), replica_assignment=[list(each) for each in replicas], config=dict(settings or {})
+        )
         admin.create_topics([made])[topic].result(10)
 
     @contextlib.contextmanager

@@ -91,6 +91,8 @@ def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: Stag
     waits_and_heals(stage, lambda: cluster.denied(results(stage, "a")), results(stage, "a"))
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("replicas", [[[2]], [[2], [1]], [[1, 2]]], ids=["leaderless", "half", "min-insync"])
 def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, replicas: list[list[int]]) -> None:
     """A partition without a leader, or with fewer replicas than `min.insync.replicas`, parks its topic alone."""
