@@ -42,6 +42,7 @@ class Mutant:
 SIMULATION = "tests/simulation"
 SOURCE = "tests/contract/test_source.py"
 SINK = "tests/contract/test_sink.py"
+TRANSACTIONS = "tests/contract/test_transactions.py"
 
 MUTANTS = (
     # -- what is committed
@@ -97,7 +98,7 @@ MUTANTS = (
         path="consumer/core/outcomes.py",
         before="        found = self._handover.withdraw(ticket, index)\n        if found is not None:",
         after="        found = None\n        if found is not None:",
-        tests=(SIMULATION,),
+        tests=("tests/core/test_outcomes.py", SIMULATION),
     ),
     Mutant(
         name="completion-left-out",
@@ -106,7 +107,7 @@ MUTANTS = (
         path="consumer/core/outcomes.py",
         before="        if self._must_fit and not all(map(self._partitions.fits, results.runs)):",
         after="        if not results.runs:",
-        tests=(SIMULATION,),
+        tests=("tests/core/test_outcomes.py",),
     ),
     # -- fences
     Mutant(
@@ -280,6 +281,57 @@ MUTANTS = (
         before="            self.reporter.suspect(self, index)\n\n    def condemn(self, index: int",
         after='            self.condemn(index, "too-large", "", "")\n\n    def condemn(self, index: int',
         tests=(SINK,),
+        needs_broker=True,
+    ),
+    # -- transactions
+    Mutant(
+        name="offsets-outside",
+        bug="commits results in a transaction that does not hold the offsets they stand for",
+        promise="P4",
+        path="consumer/kafka/transactions.py",
+        before="_repeat(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)",
+        after="_positions(attempt.offsets)",
+        tests=(TRANSACTIONS,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="results-outside",
+        bug="puts results that came after the barrier into a transaction whose offsets do not name them",
+        promise="P4",
+        path="consumer/kafka/transactions.py",
+        before="while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):",
+        after="while self._waiting:",
+        tests=(TRANSACTIONS,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="abort-forgets",
+        bug="does not produce again what an aborted transaction held",
+        promise="P4",
+        path="consumer/kafka/transactions.py",
+        before="        self._unsent = deque(self._retained)\n",
+        after="        self._unsent.clear()\n",
+        tests=(TRANSACTIONS,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="commits-what-was-revoked",
+        bug="commits a transaction that holds results of partitions that were taken away",
+        promise="P2",
+        path="consumer/kafka/transactions.py",
+        before="        if any(retained) and (self._operation is None or self._operation.attempt is None):",
+        after="        if not retained:",
+        tests=(TRANSACTIONS,),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="not-a-member",
+        bug="commits with the metadata of a group that it has not joined, which the broker does not check",
+        promise="P2",
+        path="consumer/kafka/transactions.py",
+        before="        if metadata is None:\n",
+        after='        metadata = metadata or b""\n        if metadata is None:\n',
+        tests=(TRANSACTIONS,),
         needs_broker=True,
     ),
     # -- bad records and bad models
