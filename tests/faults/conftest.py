@@ -18,6 +18,8 @@ from tests.faults.cluster import Cluster
 StageOf: TypeAlias = Callable[..., Stage]
 """Sets a stage up: models (by default one that doubles), then the program's settings."""
 
+TRANSACTION_TIMEOUT_S = 5.0
+"""After so long the broker gives up the transaction of a program that is gone."""
 MODES = ["at-least-once", "exactly-once"]
 
 
@@ -61,7 +63,9 @@ def stage_of(cluster: Cluster, delivery: str, tmp_path: Path) -> Iterator[StageO
         def make(
             models: dict[str, Any] | None = None, *, partitions: int = 4, is_sampled: bool = True, **settings: Any
         ) -> Stage:
-            base = {"kafka": cluster.client_settings, "delivery": delivery}
+            base: dict[str, Any] = {"kafka": cluster.client_settings, "delivery": delivery}
+            if delivery == "exactly-once":
+                base["kafka"]["producer"] = {"transaction.timeout.ms": int(TRANSACTION_TIMEOUT_S * 1000)}
             stage = Stage(
                 cluster.broker, tmp_path, models or {"a": double()}, partitions, settings=merged(base, settings)
             )

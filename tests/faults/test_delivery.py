@@ -100,6 +100,8 @@ def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, 
     topic = results(stage, "a")
     with cluster.second_node() as second:
         cluster.create(topic, replicas, {"min.insync.replicas": str(len(replicas[0]))})
+        for other in (results(stage, "b"), f"{stage.requests}.dead-letters"):
+            cluster.create(other, [[1]])
 
         @contextlib.contextmanager
         def gone() -> Iterator[None]:

@@ -64,15 +64,18 @@ MORE_POINTS = [
     Point(Api.HEARTBEAT, is_answer=True, skip=2, doubled_max=UNCOMMITTED_MAX),
     Point(Api.OFFSET_COMMIT, is_answer=True, skip=4, doubled_max=UNCOMMITTED_MAX),
 ]
-TRANSACTION_POINTS = [
+FIRST_TRANSACTION_POINTS = [
+    Point(Api.TXN_OFFSET_COMMIT, is_answer=True),
+    Point(Api.END_TXN),
+    Point(Api.END_TXN, is_answer=True, skip=1),
+]
+MORE_TRANSACTION_POINTS = [
     Point(Api.INIT_PRODUCER_ID),
     Point(Api.ADD_PARTITIONS_TO_TXN),
     Point(Api.ADD_OFFSETS_TO_TXN, is_answer=True),
     Point(Api.TXN_OFFSET_COMMIT),
-    Point(Api.TXN_OFFSET_COMMIT, is_answer=True, skip=1),
-    Point(Api.END_TXN),
     Point(Api.END_TXN, is_answer=True),
-    Point(Api.END_TXN, is_answer=True, skip=3),
+    Point(Api.END_TXN, skip=3),
 ]
 
 
@@ -103,9 +106,11 @@ def kill_at_each(cluster: Cluster, stage: Stage, points: list[Point]) -> None:
     assert program.stop() == 0
 
 
-def points_of(stage: Stage, points: list[Point]) -> list[Point]:
-    """Choose the points that a mode of delivery comes by."""
-    return [point for point in points if not (stage.is_transactional and point.api is Api.OFFSET_COMMIT)]
+def points_of(stage: Stage, points: list[Point], transactional: list[Point]) -> list[Point]:
+    """Choose the points that a mode of delivery comes by: offsets are committed alone, or in a transaction."""
+    if not stage.is_transactional:
+        return points
+    return [*(point for point in points if point.api is not Api.OFFSET_COMMIT), *transactional]
 
 
 def test_killed_before_anything_is_delivered(cluster: Cluster, stage_of: StageOf) -> None:
@@ -117,7 +122,8 @@ def test_killed_before_anything_is_delivered(cluster: Cluster, stage_of: StageOf
 def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL around deliveries and commits: nothing is lost, and only what no commit covered is doubled."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
-    kill_at_each(cluster, stage, points_of(stage, [point for point in FIRST_POINTS if point.doubled_max]))
+    points = [point for point in FIRST_POINTS if point.doubled_max]
+    kill_at_each(cluster, stage, points_of(stage, points, FIRST_TRANSACTION_POINTS))
 
 
 @pytest.mark.soak
@@ -125,8 +131,7 @@ def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf)
 def test_killed_at_every_other_point(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL at all further points of the protocol."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
-    points = points_of(stage, MORE_POINTS)
-    kill_at_each(cluster, stage, [*points, *TRANSACTION_POINTS] if stage.is_transactional else points)
+    kill_at_each(cluster, stage, points_of(stage, MORE_POINTS, MORE_TRANSACTION_POINTS))
 
 
 def test_a_frozen_member_comes_back_as_a_stranger(cluster: Cluster, stage_of: StageOf) -> None:
