@@ -58,6 +58,8 @@ class Bench:
             "input": {"topics": [self.source]},
             "output": {"result_topic": f"{run}.{{model}}"},
             "models": {MODEL: {"path": str(self.directory / EXPORTED), "preload": True}},
+            # As many records a call as the tuned loop takes.
+            "batch": {"rows_max": 512},
             "workers": [{"device": "cpu", "count": self.workers}],
             "http": {"enabled": False},
         }

@@ -8,8 +8,9 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
@@ -19,12 +20,14 @@ from consumer.core.dispatcher import Dispatcher
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.scheduling import ModelShare
+from consumer.core.types import TopicPartition
 from consumer.errors import ConsumerError, ExitCode
 from consumer.kafka.admin import Admin
 from consumer.kafka.memory import keep_pages
 from consumer.kafka.settings import ClientSettings, compose
 from consumer.kafka.sink import Routes, Sink
 from consumer.kafka.source import Source
+from consumer.kafka.transactions import TransactionalSink
 from consumer.models.options import ModelOptions
 from consumer.observe.health import Health
 from consumer.observe.http import HttpServer
@@ -52,7 +55,7 @@ def run(settings: Settings) -> int:
     facts = gather(with_gpus=needs_gpu_count(settings.workers))
     slots = plan(settings.workers, facts)
     _log.info("workers.planned", summary=summary(slots, facts))
-    clients = compose(settings.kafka)
+    clients = compose(settings.kafka, exactly_once=_is_exactly_once(settings), instance=settings.instance)
     topics = Topics(settings, Admin(clients.admin))
     topics.prepare(topics.inputs())
     with _endpoint(settings) as (metrics, health), StopSignals() as signals, _pool(settings, slots) as pool:
@@ -60,7 +63,7 @@ def run(settings: Settings) -> int:
         parts = Parts(
             dispatcher=_dispatcher(settings, len(slots)),
             pool=pool,
-            sink=Sink(clients.producer, topics.routes()),
+            sink=_sink(settings, clients, topics),
             signals=signals,
             observers=(metrics, health, Journal()),
             pulse=health,
@@ -89,6 +92,18 @@ def _serve(settings: Settings, parts: Parts, clients: ClientSettings, topics: "T
     except ConsumerError as error:
         _log.error("supervisor.failed", reason=error.reason, message=str(error))
         return error.exit_code
+
+
+def _is_exactly_once(settings: Settings) -> bool:
+    """Tell whether outcomes and offsets are committed in one transaction."""
+    return settings.delivery == "exactly-once"
+
+
+def _sink(settings: Settings, clients: ClientSettings, topics: "Topics") -> Sink | TransactionalSink:
+    """Make the sink that the kind of delivery asks for."""
+    if not _is_exactly_once(settings):
+        return Sink(clients.producer, topics.routes())
+    return TransactionalSink(clients.producer, topics.routes(), partial(topics.committed, clients.consumer["group.id"]))
 
 
 def _leave(exit_code: int) -> None:
@@ -150,6 +165,12 @@ class Topics:
         """Tell a topic from another one of its name."""
         return self._admin.topic_id(topic)
 
+    def committed(
+        self, group: object, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, tuple[int, str]]:
+        """Ask for the offsets that a group has committed."""
+        return self._admin.committed(str(group), partitions)
+
     def routes(self) -> Routes:
         """Say where outcomes go."""
         return Routes(
@@ -201,6 +222,7 @@ def _pool(settings: Settings, slots: Sequence[WorkerSlot]) -> Pool[process.Worke
 def _dispatcher(settings: Settings, slots: int) -> Dispatcher:
     """Make the core."""
     options = DispatcherOptions(
+        exactly_once=_is_exactly_once(settings),
         flow=settings.flow,
         scheduling=settings.scheduling,
         placement=settings.placement,

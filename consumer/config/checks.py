@@ -40,9 +40,9 @@ def contradictions(sections: Mapping[str, Any]) -> list[Problem]:
     ]
 
 
-def _client(kafka: Mapping[str, Any]) -> Iterator[Problem]:
+def _client(kafka: Mapping[str, Any], delivery: str, instance: str) -> Iterator[Problem]:
     try:
-        compose(kafka)
+        compose(kafka, exactly_once=delivery == "exactly-once", instance=instance)
     except ConfigError as error:
         yield from map(_of_line, error.problems)
 
@@ -145,7 +145,7 @@ def _above(key: Key, value: float, other: str, limit: float) -> Problem:
 
 
 _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = (
-    (("kafka",), _client),
+    (("kafka", "delivery", "instance"), _client),
     (("input",), _words),
     (("input",), _input),
     (("output",), _words),

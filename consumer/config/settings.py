@@ -44,8 +44,12 @@ class Settings:
     """What models batch by, unless they say otherwise themselves."""
     workers: WorkersOptions = "auto"
     """Worker processes and their devices."""
-    delivery: Literal["at-least-once"] = "at-least-once"
-    """What a crash may do to records: `at-least-once` infers and delivers again what was not committed."""
+    delivery: Literal["at-least-once", "exactly-once"] = "at-least-once"
+    """What a crash may do to records: `at-least-once` infers and delivers again what was not committed, `exactly-once`
+    commits outcomes and offsets in one transaction, so that readers of committed records see each outcome once."""
+    instance: str = ""
+    """What tells this copy of the program from the others in exactly-once, such as its pod's name in a StatefulSet; by
+    default a random name, which leaves a crashed copy's open transaction to its timeout."""
     flow: FlowOptions = field(default_factory=FlowOptions)
     """How much may be in flight before partitions are paused."""
     commit: CommitOptions = field(default_factory=CommitOptions)

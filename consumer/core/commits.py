@@ -15,14 +15,18 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+INTERVAL_S = 0.5
+TRANSACTION_INTERVAL_S = 0.1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitOptions:
     """How often offsets are committed."""
 
-    interval_ms: Annotated[float, Ge(1)] = 500.0
-    """Time between two commits at most, while there is something to commit."""
-    records_max: Annotated[int, Ge(1)] = 50_000
+    interval_ms: Annotated[float, Ge(1)] | None = None
+    """Time between two commits at most, while there is something to commit; by default 500, in exactly-once 100, since
+    readers of committed records wait for it."""
+    records_max: Annotated[int, Ge(1)] = 25_000
     """Outcomes that may wait for a commit: at this many it comes before the interval is over."""
     retry_ms: Annotated[float, Ge(1)] = 250.0
     """Pause before a commit that the broker refused is tried again."""
@@ -34,6 +38,8 @@ class CommitRhythm:
     def __init__(self, options: CommitOptions, now: float, *, is_transactional: bool) -> None:
         """Start as if a commit had just been made; a transaction's barrier has to wait for the commit before it."""
         self._options = options
+        default_s = TRANSACTION_INTERVAL_S if is_transactional else INTERVAL_S
+        self._interval_s = default_s if options.interval_ms is None else options.interval_ms / 1000
         self._is_transactional = is_transactional
         self._last_s = now
         self._not_before_s = now
@@ -57,7 +63,7 @@ class CommitRhythm:
             return False
         if self._is_aborted:
             return now >= self._not_before_s
-        is_time = (now - self._last_s) * 1000 >= self._options.interval_ms
+        is_time = now - self._last_s >= self._interval_s
         if not (self.is_urgent or is_time or undelivered >= self._options.records_max):
             return False
         return bool(undelivered) or (self._is_transactional and has_news())
@@ -68,7 +74,7 @@ class CommitRhythm:
             return False
         if self._is_transactional:
             return self.is_fresh
-        is_time = (now - self._last_s) * 1000 >= self._options.interval_ms
+        is_time = now - self._last_s >= self._interval_s
         return (is_time and not undelivered) or self.is_urgent or self.is_fresh
 
     def flushed(self) -> None:

@@ -44,7 +44,7 @@ class SchedulingOptions:
     """Payload bytes of one chunk at most; a single larger record travels alone."""
     worker_chunks_max: Annotated[int, Ge(1)] = 16
     """Chunks that may be with one worker at a time."""
-    worker_bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
+    worker_bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
     """Payload bytes that may be with one worker at a time; a single larger record travels alone."""
     worker_work_ms_max: Annotated[float, Gt(0)] = 50.0
     """Inference time that may lie ahead of one worker's device; two batches of a model always may."""

@@ -10,7 +10,7 @@ the partitions that go is committed or its time is over.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from consumer.errors import ExitCode
 from consumer.kafka.errors import Complaint
 from consumer.kafka.sink import Sink
 from consumer.kafka.source import Source
+from consumer.kafka.transactions import TransactionalSink
 from consumer.observe.observer import Observer, Snapshot
 from consumer.supervisor.options import ShutdownOptions
 from consumer.supervisor.pool import Pool
@@ -54,7 +55,7 @@ class Parts:
 
     dispatcher: Dispatcher
     pool: Pool[Any]
-    sink: Sink
+    sink: Sink | TransactionalSink
     signals: StopSignals
     observers: Sequence[Observer]
     pulse: Turned
@@ -117,7 +118,7 @@ class Loop:
         events = source.fetch(dispatcher.room, 0.0 if is_busy else IDLE_WAIT_S)
         has_records = any(isinstance(event, on.Fetched) for event in events)
         self._take(events)
-        if has_records:
+        if has_records and not dispatcher.is_saturated:
             wait_s = 0.0
         elif dispatcher.is_working:
             wait_s = BUSY_WAIT_S
@@ -165,9 +166,7 @@ class Loop:
             case do.Flush():
                 self._is_flushing = True
             case do.Commit(offsets):
-                if self._is_revoking:
-                    return source.commit_now(offsets)
-                source.commit(offsets)
+                return self._commit(offsets)
             case do.Pause(partitions):
                 source.pause(partitions)
             case do.Resume(partitions):
@@ -178,6 +177,18 @@ class Loop:
                 pass  # for the observers alone
             case _:
                 self._parts.pool.perform(action)
+        return ()
+
+    def _commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> Sequence[on.Event]:
+        """Commit in the transaction, where there is one; else by the consumer, waiting only where nobody polls."""
+        source, sink = self._source, self._parts.sink
+        assert source is not None, "a source is attached before the loop runs"
+        if isinstance(sink, TransactionalSink):
+            sink.commit(offsets, source.group_metadata())
+        elif self._is_revoking:
+            return source.commit_now(offsets)
+        else:
+            source.commit(offsets)
         return ()
 
     # -- beside the records

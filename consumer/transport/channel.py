@@ -67,9 +67,9 @@ class ChannelBrokenError(Exception):
 class ChannelOptions:
     """Sizes of the memory shared with one worker. Pages cost nothing until they are first used."""
 
-    inbox_bytes: Annotated[int, Ge(1 << 16)] = 32 << 20
+    inbox_bytes: Annotated[int, Ge(1 << 16)] = 16 << 20
     """Shared memory for the payloads in flight to one worker; a chunk that finds no room gets memory of its own."""
-    outbox_bytes: Annotated[int, Ge(1 << 16)] = 16 << 20
+    outbox_bytes: Annotated[int, Ge(1 << 16)] = 8 << 20
     """Shared memory for the results that one worker has ready; a worker waits while it is full."""
 
 

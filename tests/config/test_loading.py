@@ -56,7 +56,7 @@ def test_six_lines_are_enough(loaded: Load, tmp_path: Path) -> None:
     assert {name: model.id for name, model in settings.models.items()} == {"fraud": "fraud", "intent": "intent"}
     assert settings.models["intent"].factory == "acme.models:intent"
     assert settings.workers == "auto"
-    assert settings.commit.interval_ms == 500
+    assert settings.commit.records_max == 25_000
     assert settings.http.host == "127.0.0.1"
 
 
@@ -132,7 +132,7 @@ GROUP = "for after max.poll.interval.ms the group gives the partitions to others
         ("commit: {interval_ms: .inf}", "commit.interval_ms: inf is not allowed; allowed: a number, at least 1"),
         ("http: [1]", "http: [1] is not allowed; allowed: a mapping of enabled, host, port, stalled_s"),
         ("logging: {level: loud}", "logging.level: 'loud' is not allowed; allowed: debug, info, warning or error"),
-        ("delivery: exactly-twice", "delivery: 'exactly-twice' is not allowed; allowed: at-least-once"),
+        ("delivery: exactly-twice", "delivery: 'exactly-twice' is not allowed; allowed: at-least-once or exactly-once"),
         (
             "workers: some",
             "workers: 'some' is not allowed; allowed: auto, or a list of mappings of device, count, threads, cores",
@@ -154,7 +154,7 @@ GROUP = "for after max.poll.interval.ms the group gives the partitions to others
         ),
         (
             "scheduling: {worker_bytes_max: 99999999}",
-            "scheduling.worker_bytes_max: 99999999 is not allowed; allowed: at most transport.inbox_bytes (33554432)",
+            "scheduling.worker_bytes_max: 99999999 is not allowed; allowed: at most transport.inbox_bytes (16777216)",
         ),
         (
             "scheduling: {worker_bytes_max: 4000}",

@@ -10,8 +10,8 @@ from typing import Any, cast
 
 import pytest
 
-from consumer.demo.broker import Broker
-from tests.brokers import read_all
+from consumer.demo.broker import Broker, Feature
+from tests.brokers import need, read_all
 from tests.e2e.models_for_tests import KILLER, POISON, SLEEPER
 from tests.e2e.stage import Stage, double
 
@@ -237,3 +237,24 @@ def test_a_worker_that_cannot_boot_ends_the_program_with_its_own_exit_code(broke
         program = stage.start(workers=[{"device": "cuda:7"}])
         assert program.process.wait(60) == 2
         assert "cuda:7" in program.log.read_text()
+
+
+def test_exactly_once_through_kills_of_workers_and_supervisors(broker: Broker, tmp_path: Path) -> None:
+    """Readers of committed records see one outcome of each record, though a worker and then the program are killed."""
+    need(broker, Feature.TRANSACTIONS)
+    with staged(broker, tmp_path, {"a": double(delay_s=0.01)}, delivery="exactly-once", instance="one") as stage:
+        program = stage.start()
+        program.wait_ready()
+        stage.sample()
+        stage.send("a", [*range(1500), POISON])
+        deadline_s = time.monotonic() + 30
+        while not any(stage.committed().values()):
+            assert time.monotonic() < deadline_s, stage.logs()
+        os.kill(program.workers()[0], signal.SIGKILL)
+        stage.send("a", range(1500))
+        program.kill()
+        again = stage.start()
+        stage.send("a", range(500))
+        stage.wait_settled(120)
+        assert stage.kinds(stage.check(doubled_max=0)) == {"result": 3500, "inference-failed": 1}
+        assert again.stop() == 0
