@@ -17,7 +17,7 @@ def classes() -> list[type[errors.ConsumerError]]:
 def test_every_error_has_a_reason_of_its_own() -> None:
     """Reasons are slugs, fit for a metric label, and tell the classes apart."""
     reasons = [error.reason for error in classes()]
-    assert len(set(reasons)) == len(reasons) == 5
+    assert len(set(reasons)) == len(reasons) == 6
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", reason) for reason in reasons)
 
 

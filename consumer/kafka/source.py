@@ -6,7 +6,6 @@ position moves on.
 """
 
 import logging
-import sys
 import threading
 import time
 from collections import Counter
@@ -22,20 +21,17 @@ from consumer.core.types import Slice, TopicPartition
 from consumer.errors import ClientError
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
-from consumer.kafka.errors import Complaint, Complaints
+from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged
 from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value
 
-POSITIONS_TIMEOUT_S = 5.0
-"""How long one fetch waits for the coordinator to tell committed offsets; the next one asks again."""
 WATERMARK_TIMEOUT_S = 1.0
 LOOK_INTERVAL_S = 1.0
 """How often a quiet source looks for a partition that has fallen silent."""
 STALL_S = 30.0
 """How long a partition may bring nothing before the source asks whether there is something."""
 STALLED = "nothing came though there are records: the partition is fetched anew"
-
-METADATA_MAGIC = b"CGMDv2:"
 
 OnRevoke: TypeAlias = Callable[[Sequence[TopicPartition]], None]
 """Called while partitions are about to be taken: may finish what is in flight and call `Source.commit_now`."""
@@ -52,6 +48,7 @@ class Source:
         *,
         never: Iterable[str] = (),
         topic_id: Callable[[str], str] = lambda _: "",
+        needs_map: bool = False,
     ) -> None:
         """Make the client and subscribe; partitions come with a later `fetch`.
 
@@ -62,6 +59,8 @@ class Source:
             never: topics, or regular expressions starting with `^`, that are never input: the outputs. They matter
                 where `options.topics` has a regular expression.
             topic_id: tells a topic from another one of its name (`Admin.topic_id`); asked at each assignment.
+            needs_map: whether the offset map in a commit's metadata is data (exactly-once): a partition whose map is
+                damaged is not read then, and a complaint says so.
 
         Raises:
             ClientError: the client refuses its settings.
@@ -70,7 +69,13 @@ class Source:
         self._on_revoke = on_revoke
         self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
+        self._needs_map = needs_map
         self._assignment = Assignment()
+        self._changes = 0
+        """Assignments and revocations so far."""
+        self._inquiry: Inquiry | None = None
+        self._stopped: set[TopicPartition] = set()
+        """Assigned, and never to be placed: their offset map is damaged."""
         self._gone_back: set[TopicPartition] = set()
         """Partitions to be placed again because the client went back behind their position."""
         self._events: list[Event] = []
@@ -178,7 +183,7 @@ class Source:
         The broker checks no commit of somebody who says that he is no member.
         """
         metadata = self._client.consumer_group_metadata()
-        return metadata if metadata is not None and _has_joined(metadata) else None
+        return metadata if metadata is not None and has_joined(metadata) else None
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return, per partition of this member, how many offsets lie between the last commit and the known end."""
@@ -206,10 +211,15 @@ class Source:
         when the coordinator has fenced it. Then only the end of the process helps.
         """
         self._is_closing = True
-        closing = threading.Thread(target=self._client.close, name="source-close", daemon=True)
+        closing = threading.Thread(target=self._close, name="source-close", daemon=True)
         closing.start()
         closing.join(timeout_s)
         return not closing.is_alive()
+
+    def _close(self) -> None:
+        if self._inquiry is not None:
+            self._inquiry.wait(None)  # a client must not be closed under a call
+        self._client.close()
 
     # -- the client's calls ------------------------------------------------------------------------------------------
 
@@ -254,21 +264,37 @@ class Source:
     # -- where partitions stand --------------------------------------------------------------------------------------
 
     def _place(self) -> None:
-        """Ask for the committed offsets of new partitions; without an answer they wait for the next fetch."""
-        asked = list(self._assignment.unplaced)
-        try:
-            found = self._client.committed(_client_partitions(asked), timeout=POSITIONS_TIMEOUT_S)
-        except KafkaException as error:
-            self._complaints.note(error.args[0])
+        """Ask for the committed offsets of new partitions; without an answer they wait for a later fetch."""
+        wait_s = 0.0
+        if self._inquiry is None:
+            asked = [each for each in self._assignment.unplaced if each not in self._stopped]
+            if not asked:
+                return
+            self._inquiry = Inquiry(self._client, asked, self._changes)
+            wait_s = POSITIONS_WAIT_S
+        if not self._inquiry.wait(wait_s):
             return
-        topic_ids = {topic: self._topic_id(topic) for topic in {each.topic for each in asked}}
+        inquiry, self._inquiry = self._inquiry, None
+        if inquiry.error is not None:
+            is_late = inquiry.error.code() == KafkaError._TIMED_OUT  # noqa: SLF001 - its name
+            self._complaints.add(inquiry.error.name(), NOT_TOLD if is_late else described(inquiry.error))
+            return
+        if inquiry.changes != self._changes:
+            return  # another member may have had them since
+        topic_ids = {topic: self._topic_id(topic) for topic in {each.topic for each in inquiry.asked}}
         positions = {}
-        for each in found:
+        for each in inquiry.found:
             partition = TopicPartition(each.topic, each.partition)
+            topic_id = topic_ids[each.topic]
             if each.error is not None:
                 self._complaints.note(each.error, each.topic)
-            elif partition in self._assignment.unplaced:  # else it was taken away while we asked
-                positions[partition] = self._position(partition, each, topic_ids[each.topic])
+            elif self._needs_map and each.offset >= 0 and is_damaged(each, topic_id):
+                self._stopped.add(partition)
+                self._assignment.displace(partition)
+                self._client.pause([each])
+                self._complaints.add("CORRUPT_METADATA", UNREADABLE.format(partition), each.topic)
+            else:
+                positions[partition] = self._position(partition, each, topic_id)
         if positions:
             self._events.append(Assigned(positions))
 
@@ -365,6 +391,7 @@ class Source:
             self._events.extend(self._answers(answered))
 
     def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
+        self._changes += 1
         self._assignment.assign(_partitions(partitions))
 
     def _note_revoked(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
@@ -385,26 +412,18 @@ class Source:
 
     def _forget(self, going: Sequence[TopicPartition]) -> None:
         # A pause would outlive the assignment in this client, and the partition would come back paused.
-        paused = [each for each in going if each in self._assignment.paused]
+        paused = [each for each in going if each in self._assignment.paused | self._stopped]
         if paused:
             try:
                 self._client.resume(_client_partitions(paused))
             except KafkaException as error:
                 self._complaints.note(error.args[0])
         known = self._assignment.forget(going)
+        self._changes += 1
+        self._stopped.difference_update(going)
         self._gone_back.difference_update(going)
         if known:
             self._events.append(Revoked(known))
-
-
-def _has_joined(metadata: bytes) -> bool:
-    """Read the client's form of group metadata: magic, generation, group, NUL, member, NUL, instance."""
-    if not metadata.startswith(METADATA_MAGIC):
-        return False
-    rest = metadata[len(METADATA_MAGIC) :]
-    generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
-    member = rest[4:].split(b"\0")[1:2]
-    return generation >= 0 and member not in ([], [b""])
 
 
 def _partitions(partitions: Iterable[ClientPartition]) -> list[TopicPartition]:

@@ -240,13 +240,10 @@ class TransactionalSink:
         retained = [handed.fence(partitions) for handed in self._retained]
         for handed in self._waiting:
             handed.fence(partitions)
-        if (
-            self._attempt is not None
-            and self._operation is None
-            and not self._attempt.offsets.keys().isdisjoint(partitions)
-        ):
-            self._events.append(self._attempt.answer("REBALANCE_IN_PROGRESS"))
+        attempt = self._attempt
+        if attempt is not None and not attempt.offsets.keys().isdisjoint(partitions):
             self._attempt = None
+            self._events.append(attempt.answer("REBALANCE_IN_PROGRESS"))
         if any(retained) and (self._operation is None or self._operation.attempt is None):
             self._condemn()
 

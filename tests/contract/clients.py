@@ -109,6 +109,7 @@ def reader(
     **settings: Any,
 ) -> Reader:
     """Make a source; `settings` are the consumer's, with `_` for `.`; callables pass for callbacks of the client."""
+    needs_map = bool(settings.pop("needs_map", False))
     given = {name.replace("_", "."): value for name, value in settings.items() if not callable(value)}
     callbacks = {name: value for name, value in settings.items() if callable(value)}
     composed = compose(
@@ -133,6 +134,7 @@ def reader(
         note_revoke,
         never=never,
         topic_id=Admin(composed.admin).topic_id,
+        needs_map=needs_map,
     )
     made = Reader(source)
     return made

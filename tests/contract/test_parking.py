@@ -15,7 +15,7 @@ from consumer.demo.broker import Broker, Feature, Kind, start
 from consumer.kafka import sink as sink_module
 from consumer.kafka.sink import Routes
 from tests import brokers
-from tests.contract.clients import Told, run_of, sink, turn_until
+from tests.contract.clients import SOURCE, Told, run_of, sink, turn_until
 
 pytestmark = pytest.mark.broker
 
@@ -41,7 +41,7 @@ def own_broker(broker: Broker) -> Iterator[Broker]:
 
 def produce(ticket: int, model: str, values: list[bytes], partition: TopicPartition | None = None) -> Produce:
     """Hand over results of a model."""
-    run = run_of([b""] * len(values), **({"partition": partition} if partition else {}))
+    run = run_of([b""] * len(values), partition=partition or SOURCE)
     return Produce(Ticket(ticket), model, [run], values, [b"%d" % i for i in range(len(values))])
 
 

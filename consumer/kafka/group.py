@@ -1,0 +1,70 @@
+"""What the group's coordinator knows: where partitions were committed, and who this member is.
+
+Owns the question for committed offsets and the reading of both answers. Must not know the assignment.
+"""
+
+import sys
+import threading
+from collections.abc import Sequence
+
+from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import TopicPartition as ClientPartition
+
+from consumer.core import offset_map
+from consumer.core.types import TopicPartition
+
+POSITIONS_TIMEOUT_S = 2.0
+"""How long the coordinator may take to tell committed offsets, before it is asked again."""
+POSITIONS_WAIT_S = 0.1
+"""How long the fetch that asks for them waits."""
+NOT_TOLD = (
+    "the committed offsets are not told: the group's coordinator does not answer, or an earlier member died within a "
+    "transaction, which ends by its transaction.timeout.ms; the new partitions wait"
+)
+UNREADABLE = (
+    "partition {0.partition} is not read: the metadata of its commit names what was done beyond the offset, and is "
+    "damaged; reset the group's offset there, which may double what lies beyond"
+)
+METADATA_MAGIC = b"CGMDv2:"
+
+
+class Inquiry:
+    """A question for committed offsets, asked in a thread of its own: the answer can be long in coming."""
+
+    def __init__(self, client: Consumer, asked: Sequence[TopicPartition], changes: int) -> None:
+        """Ask; `changes` says at which state of the assignment."""
+        self.asked = asked
+        self.changes = changes
+        self.found: Sequence[ClientPartition] = ()
+        self.error: KafkaError | None = None
+        self._client = client
+        self._thread = threading.Thread(target=self._ask, name="source-positions", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for the answer; tell whether it has come."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _ask(self) -> None:
+        try:
+            self.found = self._client.committed(
+                [ClientPartition(*each) for each in self.asked], timeout=POSITIONS_TIMEOUT_S
+            )
+        except KafkaException as error:
+            self.error = error.args[0]
+
+
+def is_damaged(found: ClientPartition, topic_id: str) -> bool:
+    """Tell whether a commit has an offset map of ours that cannot be read."""
+    return offset_map.decode(found.metadata or "", found.offset, topic_id) is offset_map.Refusal.CORRUPT
+
+
+def has_joined(metadata: bytes) -> bool:
+    """Read the client's form of group metadata: magic, generation, group, NUL, member, NUL, instance."""
+    if not metadata.startswith(METADATA_MAGIC):
+        return False
+    rest = metadata[len(METADATA_MAGIC) :]
+    generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
+    member = rest[4:].split(b"\0")[1:2]
+    return generation >= 0 and member not in ([], [b""])
