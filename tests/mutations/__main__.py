@@ -8,12 +8,13 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from consumer.demo.broker import BrokerError, Feature, start
 from tests.mutations.catalogue import MUTANTS, Mutant
-from tests.mutations.gate import Finding, Tree, Verdict, temporary_directory
+from tests.mutations.gate import Finding, Run, Tree, Verdict, temporary_directory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +50,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _judge_all(tree, chosen)
 
 
-def _judge_all(tree: Tree, chosen: Sequence[Mutant]) -> int:
+class Judging(Protocol):
+    """A tree in which tests run, with a bug and without."""
+
+    def test(self, tests: Iterable[str], *, is_first_enough: bool) -> Run:
+        """Run tests without any bug."""
+
+    def judge(self, mutant: Mutant) -> Finding:
+        """Run a bug's tests with the bug."""
+
+
+def _judge_all(tree: Judging, chosen: Sequence[Mutant]) -> int:
     """See that the tests are green, then that each bug turns them red."""
     tests = list(dict.fromkeys(test for each in chosen for test in each.tests))
     began_s = time.monotonic()

@@ -94,7 +94,6 @@ class Tree:
             "-q",
             "-p",
             "no:cacheprovider",
-            "--durations=0",
             "--tb=short",
             f"--junit-xml={report}",
         ]
@@ -113,7 +112,7 @@ class Tree:
         source = path.read_text()
         path.write_text(mutant.applied(source))
         try:
-            return _verdict(self.test(mutant.tests, is_first_enough=True))
+            return verdict(self.test(mutant.tests, is_first_enough=True))
         finally:
             path.write_text(source)
 
@@ -136,7 +135,8 @@ def temporary_directory() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="inference-consumer-mutants-")
 
 
-def _verdict(run: Run) -> Finding:
+def verdict(run: Run) -> Finding:
+    """Say what a run with a bug in it means."""
     if run.exit_code is None:
         return Finding(Verdict.CAUGHT, f"no end within {TIMEOUT_S:.0f} s")
     if run.exit_code == 1 and run.failures:
