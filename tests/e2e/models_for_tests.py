@@ -46,7 +46,11 @@ def _spin() -> None:
 
 
 def _block() -> None:
-    ctypes.PyDLL(None).sleep(3600)
+    mutex = ctypes.create_string_buffer(64)
+    library = ctypes.PyDLL(None)
+    while True:
+        # A second lock by the same thread waits for ever, and no signal ends the wait.
+        library.pthread_mutex_lock(mutex)
 
 
 def _spin_deaf() -> None:
