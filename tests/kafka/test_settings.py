@@ -70,6 +70,42 @@ def test_isolation_level_is_owned_in_exactly_once_only() -> None:
     ]
 
 
+def test_exactly_once_has_a_transactional_id_and_does_not_wait_for_markers() -> None:
+    """The id tells group and instance; pauses between retries are short, and whatever is configured wins."""
+    producer = compose(LEAST, exactly_once=True, instance="pod-0").producer
+    assert producer["transactional.id"] == "inference-pod-0"
+    assert (producer["retry.backoff.ms"], producer["retry.backoff.max.ms"]) == (5, 20)
+    assert producer["transaction.timeout.ms"] == 10_000
+    assert "message.timeout.ms" not in producer
+    given: dict[str, object] = {**LEAST, "producer": {"transaction.timeout.ms": 20_000, "message.timeout.ms": 9_000}}
+    producer = compose(given, exactly_once=True, instance="pod-0").producer
+    assert (producer["transaction.timeout.ms"], producer["message.timeout.ms"]) == (20_000, 9_000)
+
+
+def test_an_instance_without_a_name_gets_a_random_one() -> None:
+    """Two copies that nobody named do not fence each other."""
+    ids = {compose(LEAST, exactly_once=True).producer["transactional.id"] for _ in range(2)}
+    assert len(ids) == 2
+    assert all(str(each).startswith("inference-") for each in ids)
+
+
+def test_at_least_once_knows_no_transactions() -> None:
+    """Without exactly-once there is no transactional id, and a record is repeated for as long as it takes."""
+    producer = compose(LEAST, instance="pod-0").producer
+    assert not any(name.startswith("transaction") for name in producer)
+    assert producer["message.timeout.ms"] == 0
+
+
+def test_the_brokers_assign_where_the_group_protocol_says_so() -> None:
+    """With `group.protocol: consumer` our assignor is not set, which the client would refuse; one that is given is."""
+    assert "partition.assignment.strategy" not in compose({**LEAST, "group.protocol": "consumer"}).consumer
+    given: dict[str, object] = {**LEAST, "group.protocol": "consumer", "partition.assignment.strategy": "range"}
+    (line,) = problems_of(given)
+    assert "group.remote.assignor" in line
+    (line,) = problems_of({**LEAST, "group.protocol": "consumer", "consumer": {"session.timeout.ms": 6000}})
+    assert "session.timeout.ms" in line
+
+
 def test_the_client_refuses_names_and_values_one_line_each() -> None:
     """Unknown names come with the nearest known one, wrong values with what the client says, all of them at once."""
     lines = problems_of({**LEAST, "sesion.timeout.ms": 1, "linger.ms": "soon", "consumer": {"fetch.max.bytes": -3}})
