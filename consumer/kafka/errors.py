@@ -66,7 +66,7 @@ class Complaints:
 
     def note(self, error: KafkaError, topic: str | None = None) -> None:
         """Take an error; also as the client's `error_cb`."""
-        if error.fatal():
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its name
             self.break_down(error)
         self.add(error.name(), described(error), topic)
 

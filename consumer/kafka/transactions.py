@@ -321,9 +321,9 @@ class TransactionalSink:
 
     def _look_for_trouble(self) -> None:
         """Abort a transaction that cannot be committed any more; replace a broken client."""
-        if self._complaints.fatal is not None:
-            self._replace(self._complaints.fatal_name, None)
-        elif self._began_s is not None and (self._is_condemned or self._is_old()):
+        is_ending = self._began_s is not None and (self._is_condemned or self._is_old())
+        if is_ending or self._complaints.fatal is not None:
+            # A client that broke says only here why.
             self._operation = Operation(partial(_end, self._client, None), None)
         elif self._is_condemned:
             self._again()
@@ -424,8 +424,8 @@ class TransactionalSink:
         """Draw the conclusions from how an operation ended."""
         self._operation = None
         ending, attempt = operation.ending, operation.attempt
-        if ending.fatal is not None:
-            self._replace(ending.fatal.name(), attempt)
+        if ending.fatal is not None or (self._complaints.fatal is not None and ending.client is None):
+            self._replace(ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name, attempt)
             return
         if ending.client is not None:
             self._client = ending.client

@@ -113,7 +113,7 @@ def test_two_static_members_of_one_name_end_with_a_clear_line(broker: Broker) ->
     older = reader(broker, topic, group=group, group_instance_id="pod-0", **COOPERATIVE)
     older.until(lambda: bool(older.assigned))
     newer = reader(broker, topic, group=group, group_instance_id="pod-0", **COOPERATIVE)
-    with pytest.raises(ClientError, match="FENCED_INSTANCE_ID"):
+    with pytest.raises(ClientError, match="Static consumer fenced by other consumer"):
         turn_all([newer, older], lambda: False, wait_s=30)
     older.source.close(2)
     turn_all([newer], lambda: bool(newer.assigned))

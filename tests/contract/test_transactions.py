@@ -238,13 +238,27 @@ def test_too_large_costs_a_transaction_but_only_the_culprit_fails(broker: Broker
     assert scene.visible(scene.letters) == Counter([None, b"z"])
 
 
-def test_a_second_instance_fences_the_first_for_good(scene: Scene) -> None:
+def end_by(scene: Scene, how: str) -> None:
+    """Do something that needs the coordinator."""
+    if how == "commit":
+        scene.commit(101)
+    elif how == "abort":
+        scene.out._condemn()
+        scene.pass_barrier()
+    else:
+        scene.hand(b"more")
+        scene.pass_barrier()
+        scene.commit(102)
+
+
+@pytest.mark.parametrize("how", ["commit", "produce", "abort"])
+def test_a_second_instance_fences_the_first_for_good(scene: Scene, how: str) -> None:
     """The older of two with one transactional.id ends with a line that names it, and its results are never seen."""
     scene.hand(b"old")
     scene.pass_barrier()
     successor = scene.sink()
     with pytest.raises(FencedError, match=f"{scene.group}-one") as raised:
-        scene.commit(101)
+        end_by(scene, how)
     assert raised.value.exit_code is ExitCode.FENCED
     assert scene.visible() == Counter()
     scene.out = successor
