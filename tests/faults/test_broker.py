@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.stage import Stage, double
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import StageOf
+from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -27,7 +27,14 @@ def under_load(stage: Stage) -> None:
     assert stage.committed() != stage.ends(), "the test wants a fault in the middle"
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "restarted"])
+@EVERY_MODE
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGKILL, id="killed"),
+        pytest.param(signal.SIGTERM, id="restarted", marks=pytest.mark.soak),
+    ],
+)
 def test_a_broker_that_goes_and_comes_back(cluster: Cluster, stage_of: StageOf, how: signal.Signals) -> None:
     """After a restart of the broker, clean or not, the program goes on by itself."""
     stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)

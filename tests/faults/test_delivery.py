@@ -21,7 +21,7 @@ from tests.brokers import new_topic
 from tests.e2e.models_for_tests import POISON
 from tests.e2e.stage import Program, Stage, double
 from tests.faults.cluster import USER, Cluster
-from tests.faults.conftest import StageOf
+from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -85,6 +85,7 @@ def waits_and_heals(stage: Stage, fault: Callable[[], contextlib.AbstractContext
     assert program.stop() == 0
 
 
+@EVERY_MODE
 def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
     """A missing permission parks that topic alone, until it is granted."""
     stage = stage_of(MODELS)
@@ -127,6 +128,7 @@ def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> 
     waits_and_heals(stage, deleted, results(stage, "a"))
 
 
+@EVERY_MODE
 def test_dead_letters_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
     """Dead letters without a topic hold their offsets back, and are written when they may be."""
     stage = stage_of({"a": double()})

@@ -13,7 +13,7 @@ from schemas.tensors import Tensor
 from tests.brokers import new_topic
 from tests.e2e.stage import Stage
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import StageOf
+from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -40,6 +40,7 @@ def value(number: float) -> bytes:
     return encode_request(Request("x", (Tensor.of("x", np.full(4, number, np.float32)),), {}))
 
 
+@EVERY_MODE
 def test_gaps_are_passed(cluster: Cluster, stage_of: StageOf) -> None:
     """Records of aborted transactions, the marks of transactions, and compaction leave holes that nobody waits for."""
     stage = stage_of(partitions=1, is_sampled=False)

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.models_for_tests import BLOCKER, DEAF_SPINNER, LEAVER, POISON, SEGFAULT, SPINNER
 from tests.e2e.stage import INPUTS, Program, Stage, double
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import StageOf
+from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -38,6 +38,7 @@ def is_whole(program: Program) -> bool:
     return all(worker["ready"] for worker in program.status()["workers"])
 
 
+@EVERY_MODE
 def test_idle_and_busy_workers_are_killed(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL of every worker, first without anything to do, then in the middle of batches: nothing is doubled."""
     stage = stage_of({"a": double(delay_s=0.02)})
