@@ -26,6 +26,8 @@ SCHEDULES = "64"
 """Schedules of the simulation for each bug: those it catches, it catches within the first few."""
 TIMEOUT_S = 600.0
 """For all tests of one bug."""
+UNTOUCHED_TIMEOUT_S = 3600.0
+"""For all tests without any bug."""
 
 
 class Verdict(StrEnum):
@@ -99,7 +101,7 @@ class Tree:
         ]
         arguments += ["-x"] if is_first_enough else []
         try:
-            done = self._python(*arguments, *tests)
+            done = self._python(*arguments, *tests, timeout_s=TIMEOUT_S if is_first_enough else UNTOUCHED_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
             output = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else ""
             return Run(None, 0, [], output)
@@ -116,7 +118,7 @@ class Tree:
         finally:
             path.write_text(source)
 
-    def _python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def _python(self, *arguments: str, timeout_s: float = TIMEOUT_S) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=self.directory,
@@ -126,7 +128,7 @@ class Tree:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=TIMEOUT_S,
+            timeout=timeout_s,
         )
 
 

@@ -19,6 +19,8 @@ from consumer.demo.broker import Kind as BrokerKind
 from tests.e2e.stage import Program, Stage
 from tests.soak.plan import Fault, Kind
 
+READY_S_MAX = 180.0
+"""How long the first start of all members together may take, workers included."""
 STOP_TIMEOUT_S = 50.0
 """A drain, the close of the client and the workers' end, each at its own limit, and a little."""
 
@@ -65,7 +67,7 @@ class Crew:
     def wait_ready(self) -> None:
         """Wait until every member serves."""
         for member in self._members:
-            member.program.wait_ready()
+            member.program.wait_ready(READY_S_MAX)
 
     def processes(self) -> dict[int, str]:
         """Name the processes that run now, by their id."""
