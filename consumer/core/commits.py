@@ -40,7 +40,8 @@ class CommitRhythm:
         self._options = options
         default_s = TRANSACTION_INTERVAL_S if is_transactional else INTERVAL_S
         self._interval_s = default_s if options.interval_ms is None else options.interval_ms / 1000
-        self._is_transactional = is_transactional
+        self.is_transactional = is_transactional
+        """Whether outcomes and offsets are committed together."""
         self._last_s = now
         self._not_before_s = now
         self.is_flushing = False
@@ -59,20 +60,20 @@ class CommitRhythm:
             has_news: Tells whether there is something to commit as it is; asked only where a commit needs a barrier.
             now: Monotonic seconds.
         """
-        if self.is_flushing or self.is_fresh or (self._is_transactional and self.is_committing):
+        if self.is_flushing or self.is_fresh or (self.is_transactional and self.is_committing):
             return False
         if self._is_aborted:
             return now >= self._not_before_s
         is_time = now - self._last_s >= self._interval_s
         if not (self.is_urgent or is_time or undelivered >= self._options.records_max):
             return False
-        return bool(undelivered) or (self._is_transactional and has_news())
+        return bool(undelivered) or (self.is_transactional and has_news())
 
     def commit_is_due(self, undelivered: int, now: float) -> bool:
         """Tell whether to commit now: right after a barrier, or by the interval where none was needed."""
         if self.is_committing or self.is_flushing or now < self._not_before_s:
             return False
-        if self._is_transactional:
+        if self.is_transactional:
             return self.is_fresh
         is_time = now - self._last_s >= self._interval_s
         return (is_time and not undelivered) or self.is_urgent or self.is_fresh
@@ -102,6 +103,6 @@ class CommitRhythm:
         self.is_committing = False
         self._last_s = now
         if is_refused:
-            self._is_aborted = self._is_transactional
-            self.is_fresh = not self._is_transactional
+            self._is_aborted = self.is_transactional
+            self.is_fresh = not self.is_transactional
             self._not_before_s = now + self._options.retry_ms / 1000

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.commits import CommitRhythm
+from consumer.core.committing import Committing
 from consumer.core.crew import Crew
 from consumer.core.intake import EXPIRED, Intake
 from consumer.core.leases import Lease, Leases
@@ -64,8 +65,7 @@ class Dispatcher:
         self._retries = Retries()
         self._waiting = Waiting({m for m, policy in models.items() if policy.is_dead_lettered_on_hold})
         self._rhythm = CommitRhythm(options.commit, now, is_transactional=options.exactly_once)
-        self._pending: dict[TopicPartition, tuple[int, str]] = {}
-        self._pending_heads: dict[TopicPartition, int] = {}
+        self._committing = Committing(self._rhythm, self._partitions)
         self._revoking: set[TopicPartition] = set()
         self._answered: list[Lease] = []
         self._actions: list[do.Action] = []
@@ -117,7 +117,7 @@ class Dispatcher:
             case on.Tick():
                 self._tick(now)
             case on.Committed():
-                self._committed(event, now)
+                self._committing.answered(event, now)
             case on.Delivered() | on.DeliveryFailed() | on.Parked() | on.Unparked():
                 self._delivery_news(event)
             case on.TopicParked() | on.TopicResumed():
@@ -258,19 +258,6 @@ class Dispatcher:
     def _dead_letter(self, run: Run, failures: Sequence[Failure]) -> None:
         self._actions.extend(self._outcomes.letters(run, failures))
 
-    # -- commits
-
-    def _committed(self, event: on.Committed, now: float) -> None:
-        taken = {
-            partition: commit
-            for partition, commit in self._pending.items()
-            if event.offsets.get(partition) == commit[0]
-        }
-        if event.error is None:
-            self._partitions.committed(taken, self._pending_heads)
-        self._pending = {}
-        self._rhythm.committed(now, is_refused=event.error is not None)
-
     # -- workers die
 
     def _exited(self, event: on.WorkerExited, now: float) -> None:
@@ -354,7 +341,7 @@ class Dispatcher:
             for assignment in self._scheduler.assign(self._placement.ready):
                 self._dispatch(assignment, now)
         self._pace(now)
-        self._commit(now)
+        self._actions.extend(self._committing.due(self._outcomes.undelivered, now))
         if self.is_draining and self.is_quiet(list(self._partitions)) and not self._outcomes.undelivered:
             self._stop(SupervisorEvent.SETTLED, ExitCode.OK, "drained")
 
@@ -396,23 +383,6 @@ class Dispatcher:
             self._actions.append(do.Pause(decision.pause))
         if decision.resume:
             self._actions.append(do.Resume(decision.resume))
-
-    def _commit(self, now: float) -> None:
-        """Pass the barrier and commit, when they are due."""
-        if self._rhythm.flush_is_due(self._outcomes.undelivered, self._has_news, now):
-            self._rhythm.is_flushing = True
-            self._actions.append(do.Flush())
-        elif self._rhythm.commit_is_due(self._outcomes.undelivered, now):
-            self._pending, self._pending_heads = self._partitions.commits(), self._partitions.heads()
-            # A transaction that passed its barrier has to end, even if it brought no offset further.
-            if self._pending or self._options.exactly_once:
-                self._rhythm.committing()
-                self._actions.append(do.Commit(self._pending))
-            else:
-                self._rhythm.idle(now)
-
-    def _has_news(self) -> bool:
-        return bool(self._partitions.commits())
 
     def _note(self, name: str, **fields: object) -> None:
         self._actions.append(do.Note(name, fields))

@@ -33,7 +33,7 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
     "fetch.max.bytes": FETCH_BYTES_MAX,
     "max.partition.fetch.bytes": 2**20,
     # What waits in the client comes on top of the program's own budget.
-    "queued.max.messages.kbytes": 32 * 2**10,
+    "queued.max.messages.kbytes": 16 * 2**10,
 }
 
 PRODUCER_DEFAULTS: Mapping[str, Value] = {
