@@ -290,7 +290,7 @@ class Program:
     port: int
     log: Path
 
-    def wait_ready(self, timeout_s: float = WAIT_S) -> None:
+    def wait_ready(self, timeout_s: float = 1.5 * WAIT_S) -> None:
         """Wait until `/readyz` says so."""
         deadline_s = time.monotonic() + timeout_s
         while not self.is_ready():

@@ -11,7 +11,7 @@ from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-RECOVERY_S = 45.0
+RECOVERY_S = 60.0
 """From the healing of a fault until everything is committed, at most."""
 FLOW = {"records_max": 400, "span_max": 200, "fetch_records_max": 100}
 COMMIT = {"records_max": 100}

@@ -11,7 +11,7 @@ from tests.faults.proxy import GROUP, Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-RECOVERY_S = 30.0
+RECOVERY_S = 60.0
 """From the healing of a fault until everything is committed, at most."""
 
 

@@ -13,7 +13,7 @@ from tests.faults.proxy import Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-RECOVERY_S = 45.0
+RECOVERY_S = 60.0
 FLOW = {"records_max": 120, "fetch_records_max": 30}
 """So little that partitions are paused and resumed all the time."""
 

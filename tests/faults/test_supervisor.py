@@ -16,7 +16,7 @@ from tests.faults.proxy import Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-RECOVERY_S = 45.0
+RECOVERY_S = 90.0
 TRANSACTION_GRACE_S = 12.0
 """How much later the partitions of a member with an open transaction may go on."""
 WINDOW = 200
@@ -253,11 +253,14 @@ def test_sigterm_with_a_worker_that_does_not_answer(cluster: Cluster, stage_of: 
     stage = stage_of(shutdown={**SHUTDOWN, "drain_timeout_s": 1})
     program = stage.start(workers=1)
     program.wait_ready()
+    stage.send("a", [1.0])
+    stage.wait_settled(RECOVERY_S)  # the model is loaded now
     stage.send("a", [SLEEPER, *range(50)])
     deadline_s = time.monotonic() + 30
     while not program.status()["in_flight"]["records"]:
         assert time.monotonic() < deadline_s, stage.logs()
         time.sleep(0.05)
+    time.sleep(0.5)  # the batch is with the worker
     assert stop_within(program, 1 + 2 + 2 + 5) == 1, stage.logs()
     stage.ends_expected |= {1}
     program = stage.start(workers=1)

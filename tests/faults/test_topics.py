@@ -17,7 +17,7 @@ from tests.faults.conftest import EVERY_MODE, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
-RECOVERY_S = 45.0
+RECOVERY_S = 60.0
 
 
 def commit(stage: Stage, partition: int, offset: int, metadata: str = "") -> None:
