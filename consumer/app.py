@@ -58,7 +58,7 @@ def run(settings: Settings) -> int:
     clients = compose(settings.kafka, exactly_once=_is_exactly_once(settings), instance=settings.instance)
     topics = Topics(settings, Admin(clients.admin))
     topics.prepare(topics.inputs())
-    with _endpoint(settings) as (metrics, health), StopSignals() as signals, _pool(settings, slots) as pool:
+    with StopSignals() as signals, _endpoint(settings) as (metrics, health), _pool(settings, slots) as pool:
         pool.watch(signals.fileno())
         parts = Parts(
             dispatcher=_dispatcher(settings, len(slots)),

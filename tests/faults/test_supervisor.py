@@ -232,7 +232,8 @@ def test_sigterm_while_starting(cluster: Cluster, stage_of: StageOf) -> None:
 
 def test_sigterm_without_a_broker(cluster: Cluster, stage_of: StageOf) -> None:
     """With the broker frozen under load the program ends within its deadline, says so, and loses nothing."""
-    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT, shutdown=SHUTDOWN)
+    slow = {**double(delay_s=0.05), "rows_max": 8}
+    stage = stage_of({"a": slow}, flow=FLOW, commit=COMMIT, shutdown=SHUTDOWN)
     program = stage.start(workers=1)
     program.wait_ready()
     stage.send("a", range(1000))
