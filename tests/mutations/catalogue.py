@@ -291,7 +291,7 @@ MUTANTS = (
         path="consumer/kafka/transactions.py",
         before="_repeat(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)",
         after="_positions(attempt.offsets)",
-        tests=(TRANSACTIONS,),
+        tests=(f"{TRANSACTIONS}::test_results_and_offsets_appear_together",),
         needs_broker=True,
     ),
     Mutant(
@@ -301,7 +301,7 @@ MUTANTS = (
         path="consumer/kafka/transactions.py",
         before="while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):",
         after="while self._waiting:",
-        tests=(TRANSACTIONS,),
+        tests=(f"{TRANSACTIONS}::test_what_comes_after_the_barrier_waits_for_the_next_transaction",),
         needs_broker=True,
     ),
     Mutant(
@@ -311,7 +311,7 @@ MUTANTS = (
         path="consumer/kafka/transactions.py",
         before="        self._unsent = deque(self._retained)\n",
         after="        self._unsent.clear()\n",
-        tests=(TRANSACTIONS,),
+        tests=(f"{TRANSACTIONS}::test_metadata_of_an_old_generation_is_refused_and_nothing_inferred_again",),
         needs_broker=True,
     ),
     Mutant(
@@ -321,7 +321,7 @@ MUTANTS = (
         path="consumer/kafka/transactions.py",
         before="        if any(retained) and (self._operation is None or self._operation.attempt is None):",
         after="        if not retained:",
-        tests=(TRANSACTIONS,),
+        tests=(f"{TRANSACTIONS}::test_fenced_partitions_leave_the_transaction",),
         needs_broker=True,
     ),
     Mutant(
@@ -331,7 +331,7 @@ MUTANTS = (
         path="consumer/kafka/transactions.py",
         before="        if metadata is None:\n",
         after='        metadata = metadata or b""\n        if metadata is None:\n',
-        tests=(TRANSACTIONS,),
+        tests=(f"{TRANSACTIONS}::test_a_member_that_has_not_joined_is_refused_here",),
         needs_broker=True,
     ),
     # -- bad records and bad models

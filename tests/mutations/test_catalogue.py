@@ -14,7 +14,9 @@ def test_a_mutant_still_applies(mutant: Mutant) -> None:
     mutated = mutant.applied(source)
     assert ast.dump(ast.parse(mutated)) != ast.dump(ast.parse(source))
     for test in mutant.tests:
-        assert (ROOT / test.partition("::")[0]).exists(), test
+        path, _, name = test.partition("::")
+        assert (ROOT / path).exists(), test
+        assert not name or f"def {name}(" in (ROOT / path).read_text(), test
 
 
 def test_every_promise_that_a_bug_can_break_is_tried() -> None:
