@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from consumer.demo.broker import BrokerError, Node
 from consumer.demo.broker import Kind as BrokerKind
 from tests.e2e.stage import Program, Stage
 from tests.soak.plan import Fault, Kind
@@ -55,6 +56,8 @@ class Crew:
         self._lock = threading.Lock()
         self._broker = threading.Lock()
         self._broker_faults = 0
+        self.has_lost_broker = False
+        """Whether the broker could not be started again: then the soak is over."""
         self._members = [Member(f"member-{n}", self._start(), is_spared=n == 0) for n in range(members)]
         self._guests = 0
         self.violations: list[str] = []
@@ -186,13 +189,20 @@ class Crew:
         def heal() -> None:
             try:
                 if is_kill:
-                    node.start()
+                    self._restart(node)
                 else:
                     node.kill(signal.SIGCONT)
             finally:
                 self._broker.release()
 
         return heal
+
+    def _restart(self, node: Node) -> None:
+        try:
+            node.start()
+        except BrokerError:
+            self.has_lost_broker = True
+            raise
 
     def _take(self, choice: float, *, with_spared: bool) -> Member | None:
         """Pick a member that no fault has now, and keep it for this one."""

@@ -81,6 +81,10 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
             thread.start()
         time.sleep(QUIET_S / 2)
         _let_faults_come(options, crew, report, say)
+        if crew.has_lost_broker:
+            report.notes.append("the broker could not be started again after it was killed: nothing more can be said")
+            vitals.stop()
+            return report
         load.stop()
         report.settled_s = marks.wait(load.ends, SETTLED_S_MAX)
         vitals.stop()
@@ -136,6 +140,8 @@ def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable
 
     for fault in faults:
         _wait_until(began_s + fault.at_s, crew)
+        if crew.has_lost_broker:
+            break
         thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}")
         thread.start()
         running.append(thread)
@@ -153,7 +159,7 @@ def _possible(crew: Crew) -> frozenset[Kind]:
 
 
 def _wait_until(at_s: float, crew: Crew) -> None:
-    while (left_s := at_s - time.monotonic()) > 0:
+    while (left_s := at_s - time.monotonic()) > 0 and not crew.has_lost_broker:
         crew.look()
         time.sleep(min(left_s, 0.5))
 
