@@ -142,7 +142,7 @@ def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable
         _wait_until(began_s + fault.at_s, crew)
         if crew.has_lost_broker:
             break
-        thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}")
+        thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}", daemon=True)
         thread.start()
         running.append(thread)
     _wait_until(began_s + duration_s, crew)
