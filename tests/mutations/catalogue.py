@@ -328,11 +328,10 @@ MUTANTS = (
         name="not-a-member",
         bug="commits with the metadata of a group that it has not joined, which the broker does not check",
         promise="P2",
-        path="consumer/kafka/transactions.py",
-        before="        if metadata is None:\n",
-        after='        metadata = metadata or b""\n        if metadata is None:\n',
-        tests=(f"{TRANSACTIONS}::test_a_member_that_has_not_joined_is_refused_here",),
-        needs_broker=True,
+        path="consumer/kafka/group.py",
+        before='return generation >= 0 and member not in ([], [b""])',
+        after="return generation is not None",
+        tests=("tests/kafka/test_group.py",),
     ),
     # -- bad records and bad models
     Mutant(
