@@ -18,7 +18,7 @@ import structlog
 
 from consumer.core import actions, events
 from consumer.core.types import TopicPartition
-from consumer.observe.metrics import exit_reason
+from consumer.observe.metrics import end_of
 from consumer.observe.observer import Snapshot
 from consumer.observe.options import LoggingOptions
 
@@ -170,9 +170,9 @@ class Journal:
         if event.boot_failure is not None:
             self._log.error("worker.boot_failed", worker=event.worker, failure=event.boot_failure)
         elif event.exit_code == 0:
-            self._log.info("worker.exited", worker=event.worker, reason=exit_reason(event.exit_code))
+            self._log.info("worker.exited", worker=event.worker, reason=end_of(event))
         else:
-            self._log.warning("worker.exited", worker=event.worker, reason=exit_reason(event.exit_code))
+            self._log.warning("worker.exited", worker=event.worker, reason=end_of(event))
 
     def _model_loaded(self, event: events.ModelLoaded) -> None:
         self._log.info(

@@ -309,7 +309,7 @@ class Metrics:
         self._of(WORKERS).set(len(self._ready))
 
     def _worker_exited(self, event: events.WorkerExited) -> None:
-        self._exits[event.worker] = exit_reason(event.exit_code)
+        self._exits[event.worker] = end_of(event)
         self._ready.discard(event.worker)
         self._of(WORKERS).set(len(self._ready))
         for chunk in [chunk for chunk, (worker, _) in self._chunks.items() if worker == event.worker]:
@@ -371,6 +371,13 @@ class Metrics:
                 self._of(SETTLED, handed.model, RESULT).inc(handed.results - handed.refused)
             for reason, count in Tally(filter(None, handed.reasons)).items():
                 self._of(SETTLED, handed.model, reason).inc(count)
+
+
+def end_of(exited: events.WorkerExited) -> str:
+    """Name how a worker ended: what it was killed for, that it left of its own will, or how its process ended."""
+    if exited.overdue is not None:
+        return f"hung-{exited.overdue.phase.value}"
+    return "replaced" if exited.is_planned else exit_reason(exited.exit_code)
 
 
 def exit_reason(exit_code: int | None) -> str:

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 import pytest
 
 from consumer.core import actions, events
+from consumer.core.activity import Overdue, Phase
 from consumer.core.types import (
     Chunk,
     ChunkId,
@@ -14,7 +15,7 @@ from consumer.core.types import (
     TopicPartition,
     WorkerId,
 )
-from consumer.observe.metrics import CATALOGUE, Kind, Metrics, catalogue_table, exit_reason
+from consumer.observe.metrics import CATALOGUE, Kind, Metrics, catalogue_table, end_of, exit_reason
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
@@ -270,3 +271,12 @@ def test_the_table_lists_every_figure() -> None:
     table = catalogue_table()
     assert [figure.name for figure in CATALOGUE if f"| `{figure.name}` |" not in table] == []
     assert len(table.splitlines()) == len(CATALOGUE) + 2
+
+
+def test_an_end_is_named_by_what_it_was_for() -> None:
+    """A worker that hung, one that was replaced, and one that crashed are told apart."""
+    overdue = Overdue(Phase.INFER, "fraud", 60.0)
+    assert end_of(events.WorkerExited(WorkerId(1), -9, overdue=overdue)) == "hung-infer"
+    assert end_of(events.WorkerExited(WorkerId(1), 0, is_planned=True)) == "replaced"
+    assert end_of(events.WorkerExited(WorkerId(1), 0)) == "exit-0"
+    assert end_of(events.WorkerExited(WorkerId(1), -11)) == "SIGSEGV"

@@ -168,7 +168,7 @@ def test_a_model_that_leaks_gets_a_new_process_between_batches() -> None:
     """A worker above its limit answers its batch and leaves; nothing is lost, doubled, charged or broken."""
     limit = 800 << 20
     with Rig(villain("m", "leaks", {"size": 400 << 20}, rows_max=8), good("g"), memory_bytes_max=limit) as rig:
-        for _ in range(3):
+        for _ in range(2):
             rig.send("m", NUMBERS[:8])
             rig.send("g", NUMBERS)
             rig.settle()

@@ -293,6 +293,22 @@ def test_stopping_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert has_ended(process.pid)
 
 
+def test_a_process_that_does_not_go_is_told_as_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver may hold a process after SIGKILL: its records go to others, and the pool ends without it."""
+    monkeypatch.setattr(pool_module, "REAP_TIMEOUT_S", 0.5)
+    monkeypatch.setitem(globals(), "STOP_TIMEOUT_S", 0.5)
+    with make(entries.babble) as pool:
+        monkeypatch.setattr("multiprocessing.process.BaseProcess.kill", lambda _: None)
+        pool.perform(Spawn(0, FIRST))
+        assert wait_for_exit(pool)[-1] == WorkerExited(FIRST, None)
+        (left,) = pool._abandoned
+        assert left.process.is_alive()
+        assert not pool.stop()
+        os.kill(left.process.pid or 0, signal.SIGKILL)
+        left.process.join(20)
+        left.process.close()
+
+
 def test_workers_end_with_a_killed_supervisor() -> None:
     """SIGKILL of the supervisor leaves no worker behind."""
     ours, theirs = SPAWN.Pipe()
