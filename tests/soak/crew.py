@@ -17,6 +17,7 @@ from pathlib import Path
 
 from consumer.demo.broker import BrokerError, Node
 from consumer.demo.broker import Kind as BrokerKind
+from consumer.errors import ExitCode
 from tests.e2e.stage import Program, Stage
 from tests.soak.plan import Fault, Kind
 
@@ -101,13 +102,19 @@ class Crew:
                 return lambda: self._flag.unlink(missing_ok=True)
 
     def look(self) -> None:
-        """Note members that ended though nobody ended them."""
+        """Note members that ended though nobody ended them; start those again that found no broker at their start."""
         with self._lock:
             members = list(self._members)
         for member in members:
             exit_code = member.program.process.poll()
-            if exit_code is not None and not member.is_expected_to_end:
-                member.is_expected_to_end = True
+            if exit_code is None or member.is_expected_to_end:
+                continue
+            member.is_expected_to_end = True
+            if exit_code == ExitCode.BROKER and self._broker_faults:
+                # It says so and ends; whoever runs it starts it again.
+                member.program = self._start()
+                member.is_expected_to_end = False
+            else:
                 self.violations.append(f"{member.name} ended by itself with {exit_code}: {_said(member.program)}")
 
     def end(self) -> None:

@@ -52,6 +52,9 @@ class Report:
     outcomes: Counter[str] = field(default_factory=Counter)
     """Results and dead letters, by kind."""
     lost: int = 0
+    """Records without an outcome that commits have passed."""
+    unanswered: int = 0
+    """Records without an outcome that nobody has passed: still to be done when the run was given up."""
     wrong: int = 0
     """Outcomes that are not what the record calls for, and outcomes of records that nobody sent."""
     doubled: int = 0
@@ -71,6 +74,8 @@ class Report:
         found = list(self.notes)
         if self.lost:
             found.append(f"{self.lost} of {self.sent} records are lost")
+        if self.unanswered:
+            found.append(f"{self.unanswered} of {self.sent} records wait unanswered")
         if self.wrong:
             found.append(f"{self.wrong} outcomes are wrong")
         if self.doubled > self.doubled_max:
@@ -104,7 +109,7 @@ class Report:
         if self.not_done:
             yield f"not done, for want of a victim: {sum(self.not_done.values())}"
         yield ""
-        yield f"sent {self.sent}, lost {self.lost}, wrong {self.wrong}"
+        yield f"sent {self.sent}, lost {self.lost}, unanswered {self.unanswered}, wrong {self.wrong}"
         yield f"doubled {self.doubled} ({self.doubled_max} allowed), of which no fault explains {self.unexplained}"
         yield "outcomes: " + ", ".join(f"{kind} {count}" for kind, count in self.outcomes.most_common())
         settled = "not settled" if self.settled_s is None else f"settled {self.settled_s:.1f} s after the last record"

@@ -170,7 +170,10 @@ def _judge(stage: Stage, load: Load, report: Report) -> None:
     outcomes = stage.archive.read(whole=True)
     times = [(load.records[uid], outcomes.get(place)) for place, uid in stage.sent.items()]
     report.faults = [replace(fault, recovery_s=_recovery_s(fault, times)) for fault in report.faults]
-    report.lost = sum(place not in outcomes for place in stage.sent)
+    committed = stage.committed()
+    missing = [place for place in stage.sent if place not in outcomes]
+    report.lost = sum(offset < committed[partition] for partition, offset in missing)
+    report.unanswered = len(missing) - report.lost
     examples: dict[str, list[str]] = defaultdict(list)
     for place, found in outcomes.items():
         report.doubled += len(found) - 1
@@ -183,8 +186,8 @@ def _judge(stage: Stage, load: Load, report: Report) -> None:
     report.notes += [f"{problem}: {len(places)}, such as {places[0]}" for problem, places in examples.items()]
     rebalances = sum(fault.kind in REBALANCING for fault in report.faults)
     report.doubled_max = 0 if stage.is_transactional else rebalances * UNCOMMITTED_MAX
-    if stage.committed() != stage.ends():
-        report.notes.append(f"committed {stage.committed()} of {stage.ends()}")
+    if committed != stage.ends():
+        report.notes.append(f"committed {committed} of {stage.ends()}")
 
 
 def _recovery_s(fault: Survived, sent: Iterable[tuple[Sent, list[Outcome] | None]]) -> float | None:

@@ -36,6 +36,7 @@ def test_a_good_run_has_no_violation() -> None:
     ("name", "value", "said"),
     [
         ("lost", 1, "1 of 100 records are lost"),
+        ("unanswered", 4, "4 of 100 records wait unanswered"),
         ("wrong", 2, "2 outcomes are wrong"),
         ("doubled", 101, "101 outcomes too many, 100 allowed"),
         ("unexplained", 3, "3 outcomes too many that no fault explains"),
