@@ -21,7 +21,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -45,6 +45,10 @@ from consumer.kafka.sink import TOO_LARGE
 START_TIMEOUT_S = 30.0
 """How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
 RETRY_S = 0.05
+CALL_TIMEOUT_S = 5.0
+"""How long one call of the client may take before it is called again to go on; without a limit it was seen to hang."""
+HANG_S = 20.0
+"""How long the client may take to end a transaction before it is given up for another one."""
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 """Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
@@ -428,7 +432,9 @@ class TransactionalSink:
             self._replace(ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name, attempt)
             return
         if ending.client is not None:
-            self._client = ending.client
+            old, self._client = [self._client], ending.client
+            # A client that broke may hang while it is taken down.
+            threading.Thread(target=old.clear, name="sink-discard", daemon=True).start()
         self._began_s = None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
@@ -458,20 +464,16 @@ class TransactionalSink:
         is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
         if name == "_FENCED" and not is_timed_out:
             raise FencedError(self._id)
-        broken, self._complaints = self._client, Complaints()
+        self._complaints = Complaints()
         self._complaints.add(name, "the producer broke and is made anew: what no commit confirmed is produced again")
-        self._operation = Operation(partial(self._rebuild, broken, attempt), attempt)
+        self._operation = Operation(partial(self._rebuild, attempt), attempt)
 
-    def _rebuild(self, broken: Producer, attempt: Attempt | None) -> Ending:
+    def _rebuild(self, attempt: Attempt | None) -> Ending:
         """Make a client, which ends the old one's transaction, and find out how that ended; in a thread."""
-        broken.purge()
+        self._client.purge()
         client = self._make()
-        try:
-            _repeat(client.init_transactions, -1)
-        except KafkaException as raised:
-            if raised.args[0].code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            raise ClientError(f"the producer cannot be made anew: {described(raised.args[0])}") from None
+        while not self._is_begun(client):
+            client = self._make()
         if attempt is None:
             return Ending(client=client)
         while True:
@@ -483,6 +485,19 @@ class TransactionalSink:
             # One transaction: one of its offsets, with its metadata, tells of all.
             is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
             return Ending(client=client, is_committed=is_committed)
+
+    def _is_begun(self, client: Producer) -> bool:
+        """Have the coordinator end the old transaction; False if it does not answer this client."""
+        try:
+            _repeat(client.init_transactions, time.monotonic() + HANG_S)
+        except KafkaException as raised:
+            error = raised.args[0]
+            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
+                raise FencedError(self._id) from None
+            if not error.retriable():
+                raise ClientError(f"the producer cannot be made anew: {described(error)}") from None
+            return False
+        return True
 
     # -- from the hand-overs; in an aborting thread too, where they say nothing new ------------------------------------
 
@@ -517,35 +532,37 @@ class TransactionalSink:
 def _end(client: Producer, attempt: Attempt | None) -> Ending:
     """Commit the open transaction, or abort it if none is asked for or it cannot be committed; in a thread."""
     refused: KafkaError | None = None
+    until_s = time.monotonic() + HANG_S
     try:
         if attempt is not None:
             try:
-                _repeat(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
-                _repeat(client.commit_transaction, -1)
+                send = partial(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
+                _repeat(send, until_s)
+                _repeat(client.commit_transaction, until_s)
             except KafkaException as raised:
                 refused = raised.args[0]
-                if refused.fatal():
+                if refused.fatal() or refused.retriable():
                     return Ending(fatal=refused)
             else:
                 return Ending()
-        _repeat(client.abort_transaction, -1)
+        _repeat(client.abort_transaction, until_s)
     except KafkaException as raised:
         return Ending(fatal=raised.args[0])
     return Ending(error=refused)
 
 
-def _repeat(call: Callable[..., object], *arguments: object) -> None:
-    """Call until the client does not say that the same call may work later."""
+def _repeat(call: Callable[[float], object], until_s: float) -> None:
+    """Call until the client does not say that the same call may work later, or the time is over."""
     while True:
         try:
-            call(*arguments)
+            call(CALL_TIMEOUT_S)
         except KafkaException as raised:
-            if not raised.args[0].retriable():
+            if not raised.args[0].retriable() or time.monotonic() >= until_s:
                 raise
             time.sleep(RETRY_S)
         else:
             return
 
 
-def _positions(offsets: Offsets) -> Iterable[ClientPartition]:
+def _positions(offsets: Offsets) -> list[ClientPartition]:
     return [ClientPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]

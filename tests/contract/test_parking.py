@@ -3,7 +3,6 @@
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -11,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from consumer.core.actions import Produce
 from consumer.core.events import DeliveryFailed, Parked, TopicParked, TopicResumed
 from consumer.core.types import Ticket, TopicPartition
-from consumer.demo.broker import Broker, Feature, Kind, start
+from consumer.demo.broker import Broker, Feature
 from consumer.kafka import sink as sink_module
 from consumer.kafka.sink import Routes
 from tests import brokers
@@ -29,14 +28,6 @@ OTHER = TopicPartition("in", 4)
 def _short_stalls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look into barriers sooner than in production."""
     monkeypatch.setattr(sink_module, "STALL_S", STUCK_S)
-
-
-@pytest.fixture
-def own_broker(broker: Broker) -> Iterator[Broker]:
-    """A node of this test's own, to be killed and frozen."""
-    brokers.need(broker, Feature.TOPIC_LIMITS)
-    with start(broker.kind if broker.node is not None else Kind.OWN) as own:
-        yield own
 
 
 def produce(ticket: int, model: str, values: list[bytes], partition: TopicPartition | None = None) -> Produce:

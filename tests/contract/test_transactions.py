@@ -393,3 +393,45 @@ def test_a_damaged_offset_map_stops_its_partition_where_it_is_data(scene: Scene)
     assert scene.member.assigned == {scene.other}
     assert scene.member.offsets == {scene.other: [0, 1, 2]}
     assert scene.member.source._assignment._stash == []
+
+
+@pytest.mark.parametrize("fault", ["freeze", "kill"])
+def test_an_outage_of_the_broker_loses_and_doubles_nothing(own_broker: Broker, fault: str) -> None:
+    """Frozen past the transaction's timeout, or killed and started again: all outcomes appear, and once."""
+    made = Scene(
+        own_broker, brokers.new_topic(own_broker), brokers.new_topic(own_broker), brokers.new_topic(own_broker)
+    )
+    node = own_broker.node
+    assert node is not None
+    made.hand(b"before")
+    made.pass_barrier()
+    assert made.commit(101).error is None
+    made.hand(b"in the transaction")
+    made.pass_barrier()
+    made.out.commit({made.mine: (102, "")}, made.member.source.group_metadata())
+    node.kill(signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)
+    made.hand(b"while it was away")
+    until_s = time.monotonic() + 13
+    while time.monotonic() < until_s:
+        made.member.turn(timeout_s=0.05)
+        made.told.events += made.out.events()
+    if fault == "freeze":
+        node.kill(signal.SIGCONT)
+    else:
+        node.start()
+    made.member.until(lambda: made.member.source.group_metadata() is not None)
+    turn_until(made.out, lambda told: len(told.of(Committed)) == 2, made.told, wait_s=60)
+    answer = made.told.of(Committed)[-1]
+    deadline_s = time.monotonic() + 60
+    while answer.error is not None:
+        assert time.monotonic() < deadline_s, answer
+        answer = made.commit(102)
+    made.pass_barrier()
+    answer = Committed({}, "not asked yet")
+    while answer.error is not None:
+        assert time.monotonic() < deadline_s, answer
+        answer = made.commit(103)
+    assert made.visible() == Counter([b"before", b"in the transaction", b"while it was away"])
+    assert made.offsets() == {0: 103}
+    made.member.source.close(10)
+    made.out.close()
