@@ -71,23 +71,17 @@ class Report:
 
     def violations(self) -> list[str]:
         """List everything that must not be."""
-        found = list(self.notes)
-        if self.lost:
-            found.append(f"{self.lost} of {self.sent} records are lost")
-        if self.unanswered:
-            found.append(f"{self.unanswered} of {self.sent} records wait unanswered")
-        if self.wrong:
-            found.append(f"{self.wrong} outcomes are wrong")
-        if self.doubled > self.doubled_max:
-            found.append(f"{self.doubled} outcomes too many, {self.doubled_max} allowed")
-        if self.unexplained:
-            found.append(f"{self.unexplained} outcomes too many that no fault explains")
-        if not self.sent:
-            found.append("nothing was sent")
-        if not self.samples:
-            found.append("commits were never compared with outcomes")
-        if self.settled_s is None:
-            found.append("the lag did not come back to 0")
+        amiss = [
+            (self.lost, f"{self.lost} of {self.sent} records are lost"),
+            (self.unanswered, f"{self.unanswered} of {self.sent} records wait unanswered"),
+            (self.wrong, f"{self.wrong} outcomes are wrong"),
+            (self.doubled > self.doubled_max, f"{self.doubled} outcomes too many, {self.doubled_max} allowed"),
+            (self.unexplained, f"{self.unexplained} outcomes too many that no fault explains"),
+            (not self.sent, "nothing was sent"),
+            (not self.samples, "commits were never compared with outcomes"),
+            (self.settled_s is None, "the lag did not come back to 0"),
+        ]
+        found = [*self.notes, *(line for is_amiss, line in amiss if is_amiss)]
         for fault in self.faults:
             if fault.recovery_s is None or fault.recovery_s > RECOVERY_S_MAX:
                 took = "never ended" if fault.recovery_s is None else f"took {fault.recovery_s:.1f} s"
