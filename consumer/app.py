@@ -86,6 +86,7 @@ def _serve(settings: Settings, parts: Parts, clients: ClientSettings, topics: "T
             loop.on_revoke,
             never=topics.never_input(),
             topic_id=topics.identity,
+            needs_map=_is_exactly_once(settings),
         )
         loop.attach(source)
         return loop.run()
