@@ -24,7 +24,7 @@ NAME = "inference-consumer"
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failed; 2 the configuration or a model cannot be used; 3 a worker cannot boot; "
-    "4 the broker refuses what is needed; 5 the Kafka client broke for good; "
+    "4 the broker refuses what is needed; 5 the Kafka client broke for good; 6 another copy has this one's instance; "
     "130 and 143 ended at once by SIGINT or SIGTERM."
 )
 

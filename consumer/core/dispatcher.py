@@ -170,6 +170,7 @@ class Dispatcher:
             case on.Revoked(partitions):
                 self._let_go(partitions)
                 self._partitions.revoke(partitions)
+                self._outcomes.forget()
                 self._revoking.difference_update(partitions)
                 self._rhythm.is_urgent = self.is_draining
             case on.Drain():

@@ -104,6 +104,10 @@ class Outcomes:
             else:
                 yield self._dead_letter(each)
 
+    def forget(self) -> None:
+        """Forget parked outcomes of partitions that were taken away: the sink has dropped them."""
+        self._parked = {place: run for place, run in self._parked.items() if self._partitions.is_current(run)}
+
     def deliver(self, ticket: Ticket) -> None:
         """Resolve everything up to a ticket that a barrier has passed."""
         self._partitions.resolve(self._handover.deliver(ticket))

@@ -105,7 +105,9 @@ class Placement:
             state.unfit.discard(worker)
             was_loading = state.states.get(worker) is ModelState.LOADING
             state.follow(worker, ModelEvent.WORKER_LOST)
-            if (was_loading and (blamed is None or model in blamed)) or state.prober == worker:
+            is_elsewhere = ModelState.READY in state.states.values() and not state.breaker.is_open
+            is_blamed = was_loading and not is_elsewhere and (blamed is None or model in blamed)
+            if is_blamed or state.prober == worker:
                 suspects.append(model)
                 failure = Failure(
                     "model-unavailable", "WorkerCrashedError", "its worker died while it was loaded or probed"

@@ -104,3 +104,20 @@ def test_a_parked_outcome_is_resolved_by_its_own_delivery_only(partitions: Parti
     assert outcomes.parked == 0
     outcomes.unpark(produced.ticket, 0)
     assert partitions.watermarks() == {TP: 2}
+
+
+def test_parked_outcomes_of_a_partition_that_went_are_forgotten(partitions: Partitions) -> None:
+    """A parked outcome is resolved by its own delivery, and forgotten with its partition's assignment."""
+    outcomes = Outcomes(partitions, must_fit=False)
+    first, second = fetched(partitions, 0, 1)
+    (produce,) = outcomes.results(results(first, second), None)
+    outcomes.park(produce.ticket, 0)
+    outcomes.park(produce.ticket, 1)
+    outcomes.unpark(produce.ticket, 0)
+    assert partitions.commits()[TP][0] == 1
+    assert outcomes.parked == 1
+    outcomes.forget()
+    assert outcomes.parked == 1
+    partitions.revoke([TP])
+    outcomes.forget()
+    assert outcomes.parked == 0

@@ -100,6 +100,16 @@ def test_a_worker_that_dies_loading_breaks_the_model() -> None:
     assert wanted(made, a=0.01) == [Load(ONE, A)]
 
 
+def test_a_copy_that_ends_its_worker_does_not_break_the_one_that_works() -> None:
+    """A model that one worker has ready stays in service when another dies while loading it."""
+    made = placement()
+    wanted(made, a=0.01)
+    made.loaded(TWO, A)
+    assert wanted(made, a=1.0) == [Load(ONE, A)]
+    assert made.remove_worker(ONE, None, 0.0) == []
+    assert list(made.ready(A)) == [TWO]
+
+
 def test_a_worker_that_dies_probing_opens_the_breaker_again() -> None:
     """The attempt is over with its worker; the next one is made by loading elsewhere."""
     made = placement()
