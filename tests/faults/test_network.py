@@ -29,7 +29,16 @@ def test_connections_cut_again_and_again_lose_nothing(cluster: Cluster, stage_of
     assert program.stop() == 0
 
 
-@EVERY_MODE
+HANGS = "after a lost answer to a produce request the client's send_offsets_to_transaction does not return"
+
+
+@pytest.mark.parametrize(
+    "delivery",
+    [
+        "at-least-once",
+        pytest.param("exactly-once", marks=[pytest.mark.soak, pytest.mark.xfail(strict=True, reason=HANGS)]),
+    ],
+)
 def test_lost_answers_and_torn_frames_double_nothing(cluster: Cluster, stage_of: StageOf) -> None:
     """What the broker took though its answer was lost is neither produced twice nor committed wrongly."""
     stage = stage_of({"a": double(delay_s=0.005)})
@@ -46,7 +55,7 @@ def test_lost_answers_and_torn_frames_double_nothing(cluster: Cluster, stage_of:
     program = stage.start()
     program.wait_ready()
     expected = rules[:4] if not stage.is_transactional else [rules[0], *rules[2:]]
-    deadline_s = time.monotonic() + 30
+    deadline_s = time.monotonic() + 90
     while missing := [rule for rule in expected if not rule.applied.is_set()]:
         assert time.monotonic() < deadline_s, f"{missing} of commits {stage.committed()}{stage.logs()}"
         stage.send("a", range(100))
