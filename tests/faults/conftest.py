@@ -23,6 +23,15 @@ EVERY_MODE = pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once
 """For rows that are about what a mode of delivery promises; the others run exactly-once in the soak alone."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the matrix to `make soak`: its rows take longer together than a check may, and need a quiet machine."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.soak)
+
+
 @pytest.fixture(scope="session")
 def _cluster() -> Iterator[Cluster]:
     """Keep one node for all tests: a start costs seconds."""

@@ -13,6 +13,7 @@ SHORT = Options(minutes=1.0, members=2, gap_s=6.0)
 
 @pytest.mark.broker
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(("delivery", "seed"), [("at-least-once", 1), ("exactly-once", 5)])
 def test_a_short_soak_keeps_every_promise(tmp_path: Path, delivery: str, seed: int) -> None:

@@ -86,7 +86,10 @@ def test_a_killed_worker_is_replaced_in_time(tmp_path: Path, capsys: pytest.Capt
         assert [bool(exited.running) for exited in rig.exits] == [False, True]
 
 
-@pytest.mark.parametrize("deed", ["loop", "deaf loop", "usleep", "usleep with the lock", "stopped"])
+@pytest.mark.parametrize(
+    "deed",
+    ["loop", "deaf loop", "usleep", pytest.param("usleep with the lock", marks=pytest.mark.soak), "stopped"],
+)
 def test_a_worker_that_hangs_is_killed_and_says_where(tmp_path: Path, deed: str) -> None:
     """Within its model's time and a little, with its stack traces in the log; its records all get results."""
     token = tmp_path / "token"
@@ -112,6 +115,7 @@ def test_a_worker_that_hangs_is_killed_and_says_where(tmp_path: Path, deed: str)
     assert deed == "stopped" or any("villains.py" in line for line in log["stack"]), log
 
 
+@pytest.mark.soak
 def test_a_record_that_hangs_is_found_among_others() -> None:
     """It becomes a dead letter for the time it takes, its neighbours get results, and so do another model's records."""
     hanging = villain("m", "at", {"deed": "loop", "value": 3.0}, rows_max=4, infer_timeout_s=2.0)
