@@ -5,6 +5,7 @@ Owns the rhythm: the interval, the count, what is on its way. Must not know offs
 Theory of operation. A commit is preceded by a barrier: what was handed to the sink is acknowledged, then the ledgers
 know which offsets may be committed. One barrier and one commit are on their way at a time. While something is
 *urgent* (partitions are being taken away, the program drains) both follow each other without waiting for the interval.
+The sink also tells of deliveries that nobody asked for, whenever it happens to be empty: those are no reason to commit.
 Where outcomes and offsets are one transaction, its barrier is also what seals it: no commit goes without one, or
 outcomes that came since would be in it and their offsets would not.
 """
@@ -48,7 +49,9 @@ class CommitRhythm:
         self.is_committing = False
         self.is_urgent = False
         self.is_fresh = False
-        """A barrier has passed, and no commit followed yet."""
+        """A barrier that was asked for has passed, and no commit followed yet."""
+        self._delivered = 0
+        """Outcomes delivered since the last commit was made."""
         self._is_aborted = False
         """A transaction was aborted: what it held is in the next one, which needs a barrier of its own."""
 
@@ -65,33 +68,36 @@ class CommitRhythm:
         if self._is_aborted:
             return now >= self._not_before_s
         is_time = now - self._last_s >= self._interval_s
-        if not (self.is_urgent or is_time or undelivered >= self._options.records_max):
+        if not (self.is_urgent or is_time or self._is_full(undelivered)):
             return False
         return bool(undelivered) or (self.is_transactional and has_news())
 
     def commit_is_due(self, undelivered: int, now: float) -> bool:
-        """Tell whether to commit now: right after a barrier, or by the interval where none was needed."""
+        """Tell whether to commit now: right after a barrier, or when it is time and none is needed."""
         if self.is_committing or self.is_flushing or now < self._not_before_s:
             return False
         if self.is_transactional:
             return self.is_fresh
-        is_time = now - self._last_s >= self._interval_s
-        return (is_time and not undelivered) or self.is_urgent or self.is_fresh
+        is_due = now - self._last_s >= self._interval_s or self._is_full(undelivered)
+        return (is_due and not undelivered) or self.is_urgent or self.is_fresh
 
-    def flushed(self) -> None:
-        """Take note that a barrier was passed: what it delivered can be committed."""
+    def delivered(self, outcomes: int) -> None:
+        """Take note that so many outcomes were delivered: a barrier was passed, whether it was asked for or not."""
+        self._delivered += outcomes
+        self.is_fresh = self.is_fresh or self.is_flushing
         self.is_flushing = False
-        self.is_fresh = True
         self._is_aborted = False
 
     def committing(self) -> None:
         """Take note that a commit is on its way."""
         self.is_committing = True
         self.is_fresh = False
+        self._delivered = 0
 
     def idle(self, now: float) -> None:
         """Take note that there was nothing to commit."""
         self.is_fresh = False
+        self._delivered = 0
         self._last_s = now
 
     def forget(self) -> None:
@@ -106,3 +112,7 @@ class CommitRhythm:
             self._is_aborted = self.is_transactional
             self.is_fresh = not self.is_transactional
             self._not_before_s = now + self._options.retry_ms / 1000
+
+    def _is_full(self, undelivered: int) -> bool:
+        """Tell whether so many outcomes wait for a commit that it should not wait for the interval."""
+        return self._delivered + undelivered >= self._options.records_max

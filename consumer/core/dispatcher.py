@@ -133,8 +133,7 @@ class Dispatcher:
         """Take note of what became of outcomes."""
         match event:
             case on.Delivered(ticket):
-                self._outcomes.deliver(ticket)
-                self._rhythm.flushed()
+                self._rhythm.delivered(self._outcomes.deliver(ticket))
             case on.DeliveryFailed(ticket, index, failure):
                 self._actions.extend(self._outcomes.give_up(ticket, index, failure, self._answered))
             case on.Parked(ticket, index):

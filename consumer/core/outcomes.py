@@ -108,9 +108,11 @@ class Outcomes:
         """Forget parked outcomes of partitions that were taken away: the sink has dropped them."""
         self._parked = {place: run for place, run in self._parked.items() if self._partitions.is_current(run)}
 
-    def deliver(self, ticket: Ticket) -> None:
-        """Resolve everything up to a ticket that a barrier has passed."""
+    def deliver(self, ticket: Ticket) -> int:
+        """Resolve everything up to a ticket that a barrier has passed; count it."""
+        before = self._handover.records
         self._partitions.resolve(self._handover.deliver(ticket))
+        return before - self._handover.records
 
     def park(self, ticket: Ticket, index: int) -> None:
         """Take note that an outcome waits in the sink for its topic."""

@@ -70,7 +70,8 @@ def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
     rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
     assert not rhythm.commit_is_due(0, 0.05)
     assert rhythm.commit_is_due(0, 0.1)
-    rhythm.flushed()
+    rhythm.is_flushing = True
+    rhythm.delivered(1)
     assert rhythm.commit_is_due(3, 0.05)
     rhythm.committing()
     assert not rhythm.commit_is_due(0, 10.0)
@@ -82,6 +83,24 @@ def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
     assert not rhythm.commit_is_due(0, 11.05)
     rhythm.idle(12.0)
     assert not rhythm.commit_is_due(0, 12.05)
+
+
+def test_deliveries_that_nobody_asked_for_hasten_no_commit() -> None:
+    """A sink that happens to be empty makes no commit due before its time, until as many wait as may."""
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
+    rhythm.delivered(30)
+    assert not rhythm.commit_is_due(0, 0.05)
+    assert rhythm.commit_is_due(0, 0.1)
+    assert not rhythm.commit_is_due(3, 0.1)
+    assert rhythm.flush_is_due(20, no_news, 0.05)
+    rhythm.delivered(20)
+    assert rhythm.commit_is_due(0, 0.05)
+    rhythm.committing()
+    rhythm.committed(0.05, is_refused=False)
+    assert not rhythm.commit_is_due(0, 0.06)
+    rhythm.delivered(50)
+    rhythm.idle(0.07)
+    assert not rhythm.commit_is_due(0, 0.08)
 
 
 def test_a_commit_nobody_polls_for_is_forgotten() -> None:
@@ -98,7 +117,8 @@ def test_a_barrier_never_overtakes_the_commit_of_the_one_before() -> None:
     """What a barrier delivered is committed first; in a transaction the next barrier waits for that commit's answer."""
     for is_transactional in (False, True):
         rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=is_transactional)
-        rhythm.flushed()
+        rhythm.is_flushing = True
+        rhythm.delivered(1)
         assert not rhythm.flush_is_due(50, no_news, 1.0)
         assert rhythm.commit_is_due(50, 1.0)
         rhythm.committing()
@@ -113,7 +133,8 @@ def test_a_transaction_is_committed_after_its_barrier_only() -> None:
     assert not rhythm.flush_is_due(0, no_news, 1.0)
     assert rhythm.flush_is_due(0, lambda: True, 1.0)
     assert not rhythm.commit_is_due(0, 1.0)
-    rhythm.flushed()
+    rhythm.is_flushing = True
+    rhythm.delivered(0)
     assert rhythm.commit_is_due(0, 1.0)
     rhythm.committing()
     rhythm.committed(1.0, is_refused=True)
