@@ -3,6 +3,7 @@
 Owns who knows whom, and the order in which things start and end. Decides nothing else.
 """
 
+import gc
 import os
 import random
 import re
@@ -40,6 +41,9 @@ from consumer.worker import process
 from consumer.worker.device import WorkerSlot, environment, needs_gpu_count, plan, summary
 from consumer.worker.hardware import gather
 from schemas.topics import TopicTemplates
+
+GC_ALLOCATIONS = 20_000
+"""Objects made, and not gone again, between two collections: the supervisor makes a tuple per record, not a cycle."""
 
 _log = structlog.get_logger("consumer.app")
 
@@ -89,10 +93,18 @@ def _serve(settings: Settings, parts: Parts, clients: ClientSettings, topics: "T
             needs_map=_is_exactly_once(settings),
         )
         loop.attach(source)
+        _settle_down()
         return loop.run()
     except ConsumerError as error:
         _log.error("supervisor.failed", reason=error.reason, message=str(error))
         return error.exit_code
+
+
+def _settle_down() -> None:
+    """Keep the collector from walking what stays, and from coming after every few hundred records."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
 
 
 def _is_exactly_once(settings: Settings) -> bool:
