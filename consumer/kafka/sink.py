@@ -48,6 +48,9 @@ STALL_S = 5.0
 RECALL_S = 1.0
 """How long after calling back the client's queue what is left in it counts as stuck; and between two such calls."""
 
+HASTEN_S = 0.001
+"""How long the client is told to send what lingers: it heeds that only as long as the call lasts."""
+
 TOO_LARGE = "the record is larger than the topic's max.message.bytes"
 
 SinkEvent: TypeAlias = Delivered | DeliveryFailed | Parked | Unparked | TopicParked | TopicResumed
@@ -96,6 +99,8 @@ class Sink:
         self._events: list[SinkEvent] = []
         self._handed = self._delivered = Ticket(0)
         self._in_barrier = False
+        self._lingers = False
+        """The client was given records since it was last told to send all that it has."""
         self._stall = Stall()
 
     @property
@@ -152,6 +157,15 @@ class Sink:
             elif self._apart is not None and self._suspected:
                 self._call(self._apart.poll, min(left_s, 0.1))
 
+    def hasten(self) -> None:
+        """Have the client send what it keeps for `linger.ms`: nothing more is to come for now.
+
+        So results wait for others only under load, where there are others.
+        """
+        if self._lingers:
+            self._lingers = False
+            self._call(self._main.flush, HASTEN_S)
+
     def fence(self, partitions: Collection[TopicPartition]) -> None:
         """Send nothing more of partitions that were taken away, and forget what waits of them."""
         found = False
@@ -192,6 +206,7 @@ class Sink:
             raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
 
     def _take(self, handed: HandOver) -> None:
+        self._lingers = True
         assert handed.ticket > self._handed, "tickets rise"
         self._handed = handed.ticket
         limit = self._routes.bytes_max.get(handed.topic)
@@ -225,7 +240,7 @@ class Sink:
 
     def _pass_barrier(self) -> None:
         """Tell how far everything is delivered: nothing is left in the client."""
-        self._in_barrier = False
+        self._in_barrier = self._lingers = False
         self._stall.begin(time.monotonic())
         for handed, index in self._returning:
             self._unpark(handed, index)

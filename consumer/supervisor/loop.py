@@ -34,8 +34,10 @@ BUSY_WAIT_S = 0.002
 """How long a turn waits for workers that have chunks before it looks at Kafka again."""
 IDLE_WAIT_S = 0.05
 """How long a turn waits for Kafka while no worker has a chunk."""
-FLUSH_WAIT_S = 0.05
-"""How long a turn waits for a barrier before it looks at everything else again."""
+BUSY_FLUSH_S = 0.001
+"""How long a turn waits for a barrier while workers have chunks: long enough for the client to send what it has."""
+IDLE_FLUSH_S = 0.05
+"""How long a turn waits for a barrier otherwise."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -114,8 +116,10 @@ class Loop:
         dispatcher, source = self._parts.dispatcher, self._source
         assert source is not None, "a source is attached before the loop runs"
         self._look_at_signals()
-        is_busy = dispatcher.is_working or self._is_flushing
-        events = source.fetch(dispatcher.room, 0.0 if is_busy else IDLE_WAIT_S)
+        events = source.fetch(dispatcher.room, 0.0)
+        if not (events or dispatcher.is_working or self._is_flushing):
+            self._parts.sink.hasten()
+            events = source.fetch(dispatcher.room, IDLE_WAIT_S)
         has_records = any(isinstance(event, on.Fetched) for event in events)
         self._take(events)
         if has_records and not dispatcher.is_saturated:
@@ -131,8 +135,9 @@ class Loop:
         """Hear the workers and the broker, decide, perform."""
         pool, sink = self._parts.pool, self._parts.sink
         if self._is_flushing:
-            self._is_flushing = not sink.flush(FLUSH_WAIT_S)
-        self._take(pool.wait(0.0 if self._is_flushing else wait_s))
+            wait_s = 0.0
+            self._is_flushing = not sink.flush(BUSY_FLUSH_S if self._parts.dispatcher.is_working else IDLE_FLUSH_S)
+        self._take(pool.wait(wait_s))
         self._take(sink.events())
         self._take([on.Tick()])
         self._complain(sink.complaints())
