@@ -355,19 +355,23 @@ def test_an_idle_wait_takes_its_time() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", [entries.leave_when_ready, entries.die])
-def test_two_hundred_restarts_leave_nothing_behind(entry: Callable[[Any, WorkerEnds], None]) -> None:
-    """Descriptors, threads, children and memory stay level over restarts, whatever the exit."""
+def test_a_hundred_restarts_leave_nothing_behind(entry: Callable[[Any, WorkerEnds], None]) -> None:
+    """Descriptors, threads, children and memory do not grow over restarts, whatever the exit."""
     with make(entry, 1) as pool:
-        for number in range(201):
+        for number in range(101):
             worker = WorkerId(number)
             pool.perform(Spawn(0, worker))
             pool.perform(Dispatch(worker, chunk(number, run([bytes(1000)] * 10))))
             wait_for_exit(pool)
-            found = (open_descriptors(), threading.active_count(), len(psutil.Process().children()))
+            found = {
+                "descriptors": open_descriptors(),
+                "threads": threading.active_count(),
+                "children": len(psutil.Process().children()),
+            }
             if number == 0:
                 level = found
-            if number == 50:
+            if number == 25:
                 resident = psutil.Process().memory_info().rss
-            assert found == level
+            assert {name: count for name, count in found.items() if count > level[name]} == {}
         assert psutil.Process().memory_info().rss < resident + (8 << 20)
         assert multiprocessing.active_children() == []
