@@ -198,7 +198,8 @@ class Topics:
 def _endpoint(settings: Settings) -> Iterator[tuple[Metrics, Health]]:
     """Watch the loop, and tell about it over HTTP where that is wanted."""
     metrics = Metrics(settings.models)
-    health = Health(list(settings.models), stalled_s=settings.http.stalled_s)
+    preloaded = {name: model.preload for name, model in settings.models.items()}
+    health = Health(preloaded, stalled_s=settings.http.stalled_s)
     if not settings.http.enabled:
         yield metrics, health
         return

@@ -6,7 +6,7 @@ rare facts that change it are noted under a lock, everything else passes by. Mus
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ class _Worker:
 class _Model:
     """What is known of a configured model."""
 
+    is_preloaded: bool
+    """Whether the program is not ready before the model is."""
     version: str | None = None
     """None until a worker has loaded it."""
     broken: str | None = None
@@ -39,13 +41,13 @@ class Health:
     """Follows the loop and answers for it.
 
     Args:
-        models: The configured models.
+        models: The configured models; True for those that are to be loaded before the program is ready.
         stalled_s: After so long without a turn the loop counts as stuck.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, models: Sequence[ModelId], *, stalled_s: float, clock: Callable[[], float] = time.monotonic
+        self, models: Mapping[ModelId, bool], *, stalled_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
         self._stalled_s = stalled_s
@@ -56,7 +58,7 @@ class Health:
         self._partitions: dict[TopicPartition, int | None] = {}
         self._paused: set[TopicPartition] = set()
         self._workers: dict[int, _Worker] = {}
-        self._models = {model: _Model() for model in models}
+        self._models = {model: _Model(is_preloaded) for model, is_preloaded in models.items()}
         self._parked: dict[str, str] = {}
         """Output topics that take nothing now, and why."""
         self._in_flight = (0, 0)
@@ -159,7 +161,11 @@ class Health:
         up = sum(each.device is not None for each in self._workers.values())
         if not self._workers or up < len(self._workers):
             reasons.append(f"{up} of {len(self._workers)} workers are up")
-        reasons += [f"model {model!r} is broken: {each.broken}" for model, each in self._models.items() if each.broken]
+        for model, each in self._models.items():
+            if each.broken:
+                reasons.append(f"model {model!r} is broken: {each.broken}")
+            elif each.is_preloaded and each.version is None:
+                reasons.append(f"model {model!r} is not loaded yet")
         stalled = self.stalled()
         return reasons if stalled is None else [*reasons, stalled]
 

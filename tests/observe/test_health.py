@@ -26,7 +26,7 @@ def clock() -> Clock:
 @pytest.fixture
 def ready(clock: Clock) -> Health:
     """Give the health of a program that has come up with two workers."""
-    health = Health(["fraud", "intent"], stalled_s=5.0, clock=clock)
+    health = Health({"fraud": False, "intent": False}, stalled_s=5.0, clock=clock)
     health.observe(events.Assigned({P0: events.Position(None)}))
     for slot in range(2):
         health.observe_action(actions.Spawn(slot, WorkerId(slot)))
@@ -36,7 +36,7 @@ def ready(clock: Clock) -> Health:
 
 def test_it_is_not_ready_before_it_has_joined_and_its_workers_are_up(clock: Clock) -> None:
     """Readiness names each thing that is still missing, and comes with the last of them."""
-    health = Health(["fraud"], stalled_s=5.0, clock=clock)
+    health = Health({"fraud": False}, stalled_s=5.0, clock=clock)
     assert health.not_ready() == ["the consumer group is not joined yet", "0 of 0 workers are up"]
     health.observe_action(actions.Spawn(0, WorkerId(1)))
     health.observe_action(actions.Spawn(1, WorkerId(2)))
@@ -44,6 +44,17 @@ def test_it_is_not_ready_before_it_has_joined_and_its_workers_are_up(clock: Cloc
     assert health.not_ready() == ["the consumer group is not joined yet", "1 of 2 workers are up"]
     health.observe(events.WorkerReady(WorkerId(2), "cpu"))
     health.observe(events.Assigned({}))
+    assert health.not_ready() == []
+
+
+def test_it_waits_for_the_models_that_are_preloaded(clock: Clock) -> None:
+    """A model that is loaded at the start keeps the program from being ready until it is there; others do not."""
+    health = Health({"fraud": True, "intent": False}, stalled_s=5.0, clock=clock)
+    health.observe_action(actions.Spawn(0, WorkerId(0)))
+    health.observe(events.WorkerReady(WorkerId(0), "cpu"))
+    health.observe(events.Assigned({}))
+    assert health.not_ready() == ["model 'fraud' is not loaded yet"]
+    health.observe(events.ModelLoaded(WorkerId(0), "fraud", "v1", 0.1))
     assert health.not_ready() == []
 
 
