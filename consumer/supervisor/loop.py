@@ -152,11 +152,14 @@ class Loop:
             for observer in self._parts.observers:
                 observer.observe(event)
             for action in self._parts.dispatcher.step(event, self._clock()):
-                for observer in self._parts.observers:
-                    observer.observe_action(action)
-                self._take(self._perform(action))
+                self._do(action)
             if isinstance(event, on.Revoked):
                 self._parts.sink.fence(event.partitions)
+
+    def _do(self, action: do.Action) -> None:
+        for observer in self._parts.observers:
+            observer.observe_action(action)
+        self._take(self._perform(action))
 
     def _perform(self, action: do.Action) -> Sequence[on.Event]:
         """Do one thing; return what came of it."""
@@ -207,7 +210,7 @@ class Loop:
                 self._take([on.Drain()])
         elif now >= self._drain_until_s and self._stop is None:
             _log.warning("drain.timed_out", timeout_s=self._options.drain_timeout_s)
-            self._stop = do.Stop(ExitCode.FAILED, "drain timed out")
+            self._do(do.Stop(ExitCode.FAILED, "drain timed out"))
 
     def _publish(self) -> None:
         """Publish the levels of the moment, now and then."""
