@@ -34,10 +34,10 @@ BUSY_WAIT_S = 0.002
 """How long a turn waits for workers that have chunks before it looks at Kafka again."""
 IDLE_WAIT_S = 0.05
 """How long a turn waits for Kafka while no worker has a chunk."""
-BUSY_FLUSH_S = 0.001
-"""How long a turn waits for a barrier while workers have chunks: long enough for the client to send what it has."""
-IDLE_FLUSH_S = 0.05
-"""How long a turn waits for a barrier otherwise."""
+BEGIN_FLUSH_S = 0.001
+"""How long the loop waits where a barrier begins: long enough for the client to send what it has."""
+FLUSH_WAIT_S = 0.05
+"""How long a turn waits for a barrier while no worker has a chunk."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -135,8 +135,9 @@ class Loop:
         """Hear the workers and the broker, decide, perform."""
         pool, sink = self._parts.pool, self._parts.sink
         if self._is_flushing:
-            wait_s = 0.0
-            self._is_flushing = not sink.flush(BUSY_FLUSH_S if self._parts.dispatcher.is_working else IDLE_FLUSH_S)
+            is_working = self._parts.dispatcher.is_working
+            self._is_flushing = not sink.flush(0.0 if is_working else FLUSH_WAIT_S)
+            wait_s = wait_s if is_working else 0.0
         self._take(pool.wait(wait_s))
         self._take(sink.events())
         self._take([on.Tick()])
@@ -172,7 +173,7 @@ class Loop:
             case do.DeadLetter():
                 sink.dead_letter(action)
             case do.Flush():
-                self._is_flushing = True
+                self._is_flushing = not sink.flush(BEGIN_FLUSH_S)
             case do.Commit(offsets):
                 return self._commit(offsets)
             case do.Pause(partitions):
