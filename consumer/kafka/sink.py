@@ -33,8 +33,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
-from consumer.errors import ClientError
-from consumer.kafka.errors import Complaint, Complaints
+from consumer.errors import ClientError, Complaint
+from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.parking import Parking, Place
 from consumer.kafka.presence import Presence

@@ -34,8 +34,8 @@ from confluent_kafka import TopicPartition as ClientPartition
 from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Committed, Delivered, DeliveryFailed
 from consumer.core.types import Failure, Ticket, TopicPartition
-from consumer.errors import BrokerError, ClientError, FencedError
-from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.errors import BrokerError, ClientError, Complaint, FencedError
+from consumer.kafka.errors import Complaints, described
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.parking import Place
 from consumer.kafka.routes import Routes, compresses

@@ -12,7 +12,13 @@ from typing import Any
 
 from consumer.core import actions, events
 from consumer.core.types import ModelId, TopicPartition, WorkerId
+from consumer.errors import Complaint
 from consumer.observe.observer import Snapshot
+
+COMPLAINT_S = 60.0
+"""How long an error of a Kafka client is shown after it was last told of."""
+COMPLAINTS_MAX = 50
+"""Kinds of errors that are remembered."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,8 @@ class Health:
         self._models = {model: _Model(is_preloaded) for model, is_preloaded in models.items()}
         self._parked: dict[str, str] = {}
         """Output topics that take nothing now, and why."""
+        self._complaints: dict[tuple[str, str | None], tuple[float, str]] = {}
+        """When each kind of error was last told of, oldest first, and its words."""
         self._in_flight = (0, 0)
         self._events: Mapping[type, Callable[[Any], None]] = {
             events.Assigned: self._assign,
@@ -96,6 +104,15 @@ class Health:
         if note is not None:
             with self._lock:
                 note(action)
+
+    def complain(self, complaint: Complaint) -> None:
+        """Note what a client complains about, the newest of each kind."""
+        with self._lock:
+            kind = (complaint.name, complaint.topic)
+            self._complaints.pop(kind, None)
+            self._complaints[kind] = (self._clock(), complaint.message)
+            if len(self._complaints) > COMPLAINTS_MAX:
+                del self._complaints[next(iter(self._complaints))]
 
     def publish(self, snapshot: Snapshot) -> None:
         """Note the levels of the moment."""
@@ -148,6 +165,11 @@ class Health:
                         "failure": each.broken,
                     }
                     for model, each in self._models.items()
+                ],
+                "complaints": [
+                    {"error": error, "topic": topic, "message": message, "ago_s": round(self._clock() - at_s, 1)}
+                    for (error, topic), (at_s, message) in self._complaints.items()
+                    if self._clock() - at_s <= COMPLAINT_S
                 ],
                 "parked_topics": [{"topic": topic, "failure": why} for topic, why in sorted(self._parked.items())],
             }

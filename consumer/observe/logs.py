@@ -18,6 +18,7 @@ import structlog
 
 from consumer.core import actions, events
 from consumer.core.types import TopicPartition
+from consumer.errors import Complaint
 from consumer.observe.metrics import end_of
 from consumer.observe.observer import Snapshot
 from consumer.observe.options import LoggingOptions
@@ -162,6 +163,16 @@ class Journal:
         note = self._actions.get(type(action))
         if note is not None:
             note(action)
+
+    def complain(self, complaint: Complaint) -> None:
+        """Write down what a client complains about."""
+        self._log.warning(
+            "kafka.complained",
+            error=complaint.name,
+            message=complaint.message,
+            topic=complaint.topic,
+            count=complaint.count,
+        )
 
     def publish(self, snapshot: Snapshot) -> None:
         """Leave levels to the figures."""

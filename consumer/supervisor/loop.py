@@ -20,8 +20,7 @@ from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.types import TopicPartition
-from consumer.errors import ExitCode
-from consumer.kafka.errors import Complaint
+from consumer.errors import Complaint, ExitCode
 from consumer.kafka.sink import Sink
 from consumer.kafka.source import Source
 from consumer.kafka.transactions import TransactionalSink
@@ -229,14 +228,8 @@ class Loop:
         for observer in self._parts.observers:
             observer.publish(snapshot)
 
-    @staticmethod
-    def _complain(complaints: Iterable[Complaint]) -> None:
-        """Tell the operator what the client complains about."""
+    def _complain(self, complaints: Iterable[Complaint]) -> None:
+        """Pass on what the clients complain about."""
         for complaint in complaints:
-            _log.warning(
-                "kafka.complained",
-                error=complaint.name,
-                message=complaint.message,
-                topic=complaint.topic,
-                count=complaint.count,
-            )
+            for observer in self._parts.observers:
+                observer.complain(complaint)

@@ -4,8 +4,9 @@ import pytest
 
 from consumer.core import actions, dispatcher, events
 from consumer.core.types import Disposition, Failure, TopicPartition, WorkerId
+from consumer.errors import Complaint
 from consumer.observe import logs
-from consumer.observe.health import Health
+from consumer.observe.health import COMPLAINTS_MAX, Health
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
@@ -137,6 +138,7 @@ def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
             {"id": "fraud", "state": "loaded", "version": "v1", "failure": None},
             {"id": "intent", "state": "broken", "version": None, "failure": "weights are gone"},
         ],
+        "complaints": [],
         "parked_topics": [],
     }
     ready.observe_action(actions.Resume([P0]))
@@ -159,3 +161,20 @@ def test_parked_topics_are_told_with_their_reason(ready: Health) -> None:
     assert ready.status()["parked_topics"] == [{"topic": "results.fraud", "failure": "not authorized"}]
     ready.observe_action(actions.Note("topic.resumed", {"topic": "results.fraud"}))
     assert ready.status()["parked_topics"] == []
+
+
+def test_complaints_are_told_for_a_minute(ready: Health, clock: Clock) -> None:
+    """The status shows the newest of each kind of error, with its age, until a minute after it was last told of."""
+    ready.complain(Complaint("UNSTABLE_OFFSET_COMMIT", "an earlier member's transaction is open", "requests"))
+    clock.now += 40.0
+    ready.complain(Complaint("_TRANSPORT", "a broker does not answer", None))
+    told = ready.status()["complaints"]
+    assert [(each["error"], each["topic"], each["ago_s"]) for each in told] == [
+        ("UNSTABLE_OFFSET_COMMIT", "requests", 40.0),
+        ("_TRANSPORT", None, 0.0),
+    ]
+    clock.now += 30.0
+    assert [each["error"] for each in ready.status()["complaints"]] == ["_TRANSPORT"]
+    for number in range(200):
+        ready.complain(Complaint(f"E{number}", "", None))
+    assert len(ready.status()["complaints"]) == COMPLAINTS_MAX

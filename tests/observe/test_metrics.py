@@ -15,7 +15,9 @@ from consumer.core.types import (
     TopicPartition,
     WorkerId,
 )
-from consumer.observe.metrics import CATALOGUE, Kind, Metrics, catalogue_table, end_of, exit_reason
+from consumer.errors import Complaint
+from consumer.observe.catalogue import CATALOGUE, Kind, catalogue_table
+from consumer.observe.metrics import Metrics, end_of, exit_reason
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
@@ -127,6 +129,32 @@ def test_a_refused_outcome_is_no_settled_one(metrics: Metrics) -> None:
     metrics.observe_action(actions.DeadLetter(Ticket(3), run(1), [failure("too-large")]))
     metrics.observe(events.Delivered(Ticket(3)))
     assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="too-large") == 1
+
+
+def test_a_parked_outcome_settles_when_it_is_delivered(metrics: Metrics) -> None:
+    """What waits for its topic counts when its own delivery is told, not with its ticket; nor after a revocation."""
+    metrics.observe(events.Assigned({P0: events.Position(None)}))
+    metrics.observe_action(actions.Produce(Ticket(1), "fraud", [run(1), run(2)], [b"r"] * 3, [None] * 3))
+    metrics.observe_action(actions.DeadLetter(Ticket(2), run(2), [failure("expired"), failure("wrong-shape")]))
+    for place in ((1, 0), (1, 2), (2, 1)):
+        metrics.observe(events.Parked(Ticket(place[0]), place[1]))
+    metrics.observe(events.Delivered(Ticket(2)))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 1
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="wrong-shape") is None
+    metrics.observe(events.Unparked(Ticket(1), 0))
+    metrics.observe(events.Unparked(Ticket(2), 1))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 2
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="wrong-shape") == 1
+    metrics.observe(events.Revoked([P0]))
+    metrics.observe(events.Unparked(Ticket(1), 2))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 2
+
+
+def test_the_clients_errors_count_by_name(metrics: Metrics) -> None:
+    """Each kind adds as often as it came."""
+    metrics.complain(Complaint("_TRANSPORT", "a broker does not answer", None, 3))
+    metrics.complain(Complaint("_TRANSPORT", "a broker does not answer", None))
+    assert value(metrics, "consumer_client_errors_total", error="_TRANSPORT") == 4
 
 
 def test_an_unknown_model_adds_no_label(metrics: Metrics) -> None:
