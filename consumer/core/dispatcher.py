@@ -32,6 +32,11 @@ from consumer.core.types import Failure, ModelId, Run, TopicPartition, WorkerId
 from consumer.core.waiting import Retries, Waiting, split_expired
 from consumer.errors import ExitCode
 
+METADATA_TOO_LARGE = "OFFSET_METADATA_TOO_LARGE"
+"""The broker's name of the error."""
+MAP_REFUSED = "raise the brokers' offset.metadata.max.bytes to 4096; until then more is done again after a restart"
+MAP_NEEDED = "exactly-once needs the brokers' offset.metadata.max.bytes to be 4096 at least"
+
 
 class Dispatcher:
     """The core as one state machine."""
@@ -117,7 +122,7 @@ class Dispatcher:
             case on.Tick():
                 self._tick(now)
             case on.Committed():
-                self._committing.answered(event, now)
+                self._committed(event, now)
             case on.Delivered() | on.DeliveryFailed() | on.Parked() | on.Unparked():
                 self._delivery_news(event)
             case on.TopicParked() | on.TopicResumed():
@@ -140,6 +145,16 @@ class Dispatcher:
                 self._outcomes.park(ticket, index)
             case on.Unparked(ticket, index):
                 self._outcomes.unpark(ticket, index)
+
+    def _committed(self, event: on.Committed, now: float) -> None:
+        """Take note of a commit's answer."""
+        self._committing.answered(event, now)
+        if event.error != METADATA_TOO_LARGE:
+            return
+        if self._options.exactly_once:
+            self._stop(SupervisorEvent.FAILED, ExitCode.BROKER, MAP_NEEDED)
+        for partition in self._partitions.leave_maps_out(event.offsets):
+            self._note("offset_map.refused", topic=partition.topic, partition=partition.partition, message=MAP_REFUSED)
 
     def _topic_news(self, event: on.TopicParked | on.TopicResumed) -> None:
         """Take note that an output topic takes nothing, or something again."""

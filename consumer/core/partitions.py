@@ -45,6 +45,8 @@ class Partitions:
         self._resolved = Ledgers()
         self._committed: dict[TopicPartition, tuple[int, str]] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
+        self._mapless: set[TopicPartition] = set()
+        """Partitions whose offset map the broker does not take."""
 
     def __contains__(self, partition: object) -> bool:
         """Tell whether a partition is assigned."""
@@ -94,6 +96,7 @@ class Partitions:
             self._committed.pop(partition, None)
             self._topic_ids.pop(partition, None)
             self._committed_heads.pop(partition, None)
+            self._mapless.discard(partition)
 
     def admit(self, fetched: Slice) -> Admitted | None:
         """Take a slice into the ledgers; None if it is another member's now, or here already."""
@@ -165,8 +168,11 @@ class Partitions:
             next_offset = ledger.next_offset
             if next_offset is None:
                 continue
-            completed = ledger.completed(offset_map.SPAN_MAX)
-            commit = next_offset, offset_map.encode(next_offset, completed, self._topic_ids[partition])
+            metadata = ""
+            if partition not in self._mapless:
+                completed = ledger.completed(offset_map.SPAN_MAX)
+                metadata = offset_map.encode(next_offset, completed, self._topic_ids[partition])
+            commit = next_offset, metadata
             if commit != self._committed.get(partition):
                 news[partition] = commit
         return news
@@ -182,6 +188,12 @@ class Partitions:
                 self._committed[partition] = commit
                 self._committed_heads[partition] = heads[partition]
                 self._flow.resolve(partition, 0, 0, self._span(partition))
+
+    def leave_maps_out(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Commit these partitions without their offset maps from now on; return those that had them until now."""
+        had = [each for each in partitions if each in self._resolved and each not in self._mapless]
+        self._mapless.update(had)
+        return had
 
     def fits(self, run: Run) -> bool:
         """Tell whether the next commit can name all records of a run, should they be completed and others not."""

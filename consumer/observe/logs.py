@@ -26,6 +26,7 @@ from consumer.observe.options import LoggingOptions
 NOTE_LEVELS = {
     "model.broken": logging.ERROR,
     "offset_map.ignored": logging.WARNING,
+    "offset_map.refused": logging.WARNING,
     "records.dropped": logging.WARNING,
     "topic.parked": logging.WARNING,
 }

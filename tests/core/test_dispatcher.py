@@ -1,6 +1,6 @@
 """The dispatcher's own decisions, one at a time; how they play together, the simulation shows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
@@ -37,10 +37,12 @@ class Rig:
 
     policy: ModelPolicy = field(default_factory=ModelPolicy)
     now: float = 0.0
+    is_exactly_once: bool = False
 
     def __post_init__(self) -> None:
         """Boot the worker and load the model."""
-        self.core = Dispatcher(OPTIONS, {"a": self.policy}, 1, lambda: 0.5, self.now)
+        options = replace(OPTIONS, exactly_once=self.is_exactly_once)
+        self.core = Dispatcher(options, {"a": self.policy}, 1, lambda: 0.5, self.now)
         (spawn,) = self.ask(on.Tick(), do.Spawn)
         self.worker: WorkerId = spawn.worker
         self.tell(on.WorkerReady(self.worker, "cpu"))
@@ -125,6 +127,33 @@ def test_a_refused_commit_is_made_again() -> None:
     rig.now = 0.3
     (again,) = rig.ask(on.Tick(), do.Commit)
     assert again.offsets == first.offsets
+
+
+def test_a_commit_that_is_refused_for_its_size_is_made_without_its_map() -> None:
+    """At least once the map is a help: a broker that takes none gets the offset alone, and this is noted once."""
+    rig = Rig()
+    rig.fetch(0, 1, 2)
+    (produce,) = rig.answer(rig.dispatch(), {0: BROKEN})
+    assert isinstance(produce, do.Produce)
+    rig.now = 0.2
+    rig.tell(on.Tick())
+    rig.tell(on.Delivered(produce.ticket))
+    (first,) = rig.ask(on.Tick(), do.Commit)
+    assert first.offsets[TP][1] != ""
+    (note,) = rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Note)
+    assert note.name == "offset_map.refused"
+    rig.now = 0.5
+    (again,) = rig.ask(on.Tick(), do.Commit)
+    assert again.offsets == {TP: (0, "")}
+    assert rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Note) == []
+
+
+def test_exactly_once_does_not_go_on_without_the_map() -> None:
+    """There the map is data: a broker that refuses it for its size ends the program, with a line that says why."""
+    rig = Rig(is_exactly_once=True)
+    (stop,) = rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Stop)
+    assert stop.exit_code is ExitCode.BROKER
+    assert "offset.metadata.max.bytes" in stop.reason
 
 
 def test_poison_is_dead_lettered_and_its_neighbours_are_produced() -> None:
