@@ -238,7 +238,7 @@ class Dispatcher:
         self._scheduler.settle(event.worker, model, event.count, event.infer_s)
         settlement = settle(lease, event, self._partitions.is_current)
         if settlement.runs:
-            results = Results(model, settlement.runs, settlement.values, settlement.keys)
+            results = Results(model, settlement.runs, settlement.values, settlement.keys, settlement.size)
             self._actions.extend(self._outcomes.results(results, lease.chunk.chunk))
         for run, failures in settlement.failed:
             self._fail(run, failures, now)
@@ -356,7 +356,7 @@ class Dispatcher:
             for assignment in self._scheduler.assign(self._placement.ready):
                 self._dispatch(assignment, now)
         self._pace(now)
-        self._actions.extend(self._committing.due(self._outcomes.undelivered, now))
+        self._actions.extend(self._committing.due(self._outcomes.undelivered, self._outcomes.size, now))
         if self.is_draining and self.is_quiet(list(self._partitions)) and not self._outcomes.undelivered:
             self._stop(SupervisorEvent.SETTLED, ExitCode.OK, "drained")
 

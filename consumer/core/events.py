@@ -121,6 +121,8 @@ class Answered:
     queue_s: float
     """From the fetch to the start of the batch, of the oldest record."""
     infer_s: float
+    size: int = 0
+    """Bytes that `values` take up."""
 
 
 @dataclass(frozen=True, slots=True)

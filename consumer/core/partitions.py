@@ -2,8 +2,9 @@
 
 Owns two ledgers per partition and the flow control over all. Must not know models, workers or the sink.
 
-A record is *settled* when its outcome was handed to the sink: then it weighs on the budgets and the window no more.
-It is *resolved* when the broker has acknowledged the outcome: then the watermark may pass it. Both ledgers of a
+A record is *settled* when its outcome was handed to the sink: then it weighs on the budget of records and on the window
+no more, and its outcome weighs on the budget of bytes in its place. It is *resolved* when the broker has acknowledged
+the outcome: then that weighs no more, and the watermark may pass it. Both ledgers of a
 partition are opened together, so that they agree in generations and positions.
 """
 
@@ -146,12 +147,14 @@ class Partitions:
         return self._resolved.current(run.partition, run.generation) is not None
 
     def settle(self, runs: Iterable[Run]) -> None:
-        """Take note that the outcomes of these records were handed to the sink."""
+        """Take note that the outcomes of these records, `size` bytes each run, were handed to the sink."""
         for run in runs:
             ledger = self._settled.current(run.partition, run.generation)
             assert ledger is not None, "outcomes of an earlier generation are dropped before they are settled"
             ledger.resolve(run.positions)
-            self._flow.resolve(run.partition, len(run), 0, self._span(run.partition))
+            span = self._span(run.partition)
+            self._flow.resolve(run.partition, len(run), 0, span)
+            self._flow.admit(run.partition, 0, run.size, span)
 
     def resolve(self, runs: Iterable[Run]) -> None:
         """Take note that the broker has acknowledged the outcomes of these records."""
@@ -159,6 +162,7 @@ class Partitions:
             ledger = self._resolved.current(run.partition, run.generation)
             if ledger is not None:
                 ledger.resolve(run.positions)
+                self._flow.resolve(run.partition, 0, run.size, self._span(run.partition))
 
     def commits(self) -> dict[TopicPartition, tuple[int, str]]:
         """Say what to commit of each partition that has news: the next offset and the metadata."""

@@ -231,9 +231,12 @@ def test_an_expired_record_is_not_inferred() -> None:
     assert (list(letter.run.offsets), letter.failures[0].reason) == ([1], "expired")
     assert isinstance(sent, do.Dispatch)
     assert [list(run.offsets) for run in sent.chunk.runs] == [[0, 2]]
-    rig.answer(sent)
+    (produce,) = rig.answer(sent)
+    assert isinstance(produce, do.Produce)
     rig.tell(on.Tick())
-    assert (rig.core.partitions.records, rig.core.partitions.size) == (0, 0)
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (0, len(letter.run.values[0] or b""))
+    rig.tell(on.Delivered(produce.ticket))
+    assert rig.core.partitions.size == 0
 
 
 def test_a_chunk_that_expired_whole_is_not_sent() -> None:

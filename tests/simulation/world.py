@@ -141,6 +141,9 @@ class World:
                 self._assign(missing)
             self.step()
             if all(self._is_done(tp) for tp in self.logs):
+                self.step()
+                partitions = self.core.partitions
+                assert (partitions.records, partitions.size) == (0, 0), "P6: what is done with still counts"
                 return
         raise AssertionError(f"not live: {self.committed}, in flight {self.core.partitions.records}")
 
@@ -326,7 +329,8 @@ class World:
                 chunk=chunk.chunk,
                 first=done,
                 count=count,
-                values=[b"" if done + i in failures else b"result" for i in range(count)],
+                values=(values := [b"" if done + i in failures else b"result" for i in range(count)]),
+                size=sum(map(len, values)),
                 keys=[b"key"] * count,
                 failures=failures,
                 rows=count,
