@@ -18,18 +18,15 @@ age decides.
 """
 
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from operator import length_hint
 from typing import Any, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition as ClientPartition
 
 from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Committed, Delivered, DeliveryFailed
@@ -37,6 +34,7 @@ from consumer.core.types import Failure, Ticket, TopicPartition
 from consumer.errors import BrokerError, ClientError, FencedError
 from consumer.kafka.errors import Complaint, Complaints, described
 from consumer.kafka.handovers import HandOver
+from consumer.kafka.operations import HANG_S, Attempt, Ending, Offsets, Operation, discard, end
 from consumer.kafka.parking import Place
 from consumer.kafka.routes import Routes, compresses
 from consumer.kafka.settings import Value
@@ -44,75 +42,16 @@ from consumer.kafka.sink import TOO_LARGE
 
 START_TIMEOUT_S = 30.0
 """How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
-RETRY_S = 0.05
-CALL_TIMEOUT_S = 5.0
-"""How long one call of the client may take before it is called again to go on; without a limit it was seen to hang."""
-HANG_S = 20.0
-"""How long the client may take to end a transaction before it is given up for another one."""
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 """Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
 NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 NOT_A_MEMBER = "UNKNOWN_MEMBER_ID"
+BROKE = "the producer broke and is made anew: what no commit confirmed is produced again"
+HUNG = "the producer did not come back from the end of a transaction and is made anew: what no commit confirmed is \
+produced again"
 
-Offsets: TypeAlias = Mapping[TopicPartition, tuple[int, str]]
-"""Next offsets with their metadata."""
 SinkEvent: TypeAlias = Delivered | DeliveryFailed | Committed
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A commit that was asked for."""
-
-    offsets: Offsets
-    metadata: bytes
-    """The group's, of the moment of asking."""
-
-    def answer(self, error: str | None) -> Committed:
-        """Say how it went."""
-        return Committed({partition: offset for partition, (offset, _) in self.offsets.items()}, error)
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ended. Without errors, the transaction was committed or, where none was asked for, aborted."""
-
-    error: KafkaError | None = None
-    """Why the transaction was aborted instead."""
-    fatal: KafkaError | None = None
-    """Why the client is of no use any more; whether the transaction was committed is not known then."""
-    client: Producer | None = None
-    """The new client, where one was made."""
-    is_committed: bool = False
-    """What the new client found of the transaction whose end was not known."""
-
-
-class Operation:
-    """A blocking call in a thread of its own."""
-
-    def __init__(self, call: Callable[[], Ending], attempt: Attempt | None) -> None:
-        """Begin it; `attempt` is the commit that it is about."""
-        self.attempt = attempt
-        self.ending = Ending()
-        self._raised: BaseException | None = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run, name="sink-transaction", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for its end; tell whether it has come."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return False
-        if self._raised is not None:
-            raise self._raised
-        return True
-
-    def _run(self) -> None:
-        try:
-            self.ending = self._call()
-        except BaseException as error:  # noqa: BLE001 - kept, and raised in the loop's thread
-            self._raised = error
 
 
 class TransactionalSink:
@@ -261,7 +200,7 @@ class TransactionalSink:
     def close(self) -> None:
         """Abort what is open, and give up what is still in the client; flush and commit first."""
         if self._operation is None and self._began_s is not None and self._complaints.fatal is None:
-            self._operation = Operation(partial(_end, self._client, None), None)
+            self._operation = Operation(partial(end, self._client, None), None)
         if self._operation is not None:
             self._operation.wait(1.0)
 
@@ -279,9 +218,11 @@ class TransactionalSink:
     def _turn(self) -> None:
         """See how far everything is, and do what comes next."""
         if self._operation is not None:
-            if not self._operation.wait(0):
-                return
-            self._finish(self._operation)
+            if self._operation.wait(0):
+                self._finish(self._operation)
+            elif self._operation.is_hung():
+                self._operation.abandon()
+                self._replace("_TIMED_OUT", HUNG, self._operation.attempt)
         if self._operation is None:
             self._call(self._client.poll, 0)
             self._look_for_trouble()
@@ -290,7 +231,7 @@ class TransactionalSink:
         if self._operation is None and self._is_all_sent():
             self._pass_barrier()
             if self._attempt is not None and self._begin():
-                call = partial(_end, self._client, self._attempt)
+                call = partial(end, self._client, self._attempt)
                 self._operation, self._attempt = Operation(call, self._attempt), None
 
     def _wait(self, timeout_s: float) -> None:
@@ -331,7 +272,7 @@ class TransactionalSink:
         is_ending = self._began_s is not None and (self._is_condemned or self._is_old())
         if is_ending or self._complaints.fatal is not None:
             # A client that broke says only here why.
-            self._operation = Operation(partial(_end, self._client, None), None)
+            self._operation = Operation(partial(end, self._client, None), None)
         elif self._is_condemned:
             self._again()
 
@@ -432,12 +373,12 @@ class TransactionalSink:
         self._operation = None
         ending, attempt = operation.ending, operation.attempt
         if ending.fatal is not None or (self._complaints.fatal is not None and ending.client is None):
-            self._replace(ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name, attempt)
+            name = ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name
+            self._replace(name, BROKE, attempt)
             return
         if ending.client is not None:
-            old, self._client = [self._client], ending.client
-            # A client that broke may hang while it is taken down.
-            threading.Thread(target=old.clear, name="sink-discard", daemon=True).start()
+            discard(self._client)
+            self._client = ending.client
         self._began_s = None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
@@ -462,20 +403,20 @@ class TransactionalSink:
             handed.restart()
             self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
 
-    def _replace(self, name: str, attempt: Attempt | None) -> None:
+    def _replace(self, name: str, why: str, attempt: Attempt | None) -> None:
         """Make another client, unless another instance wants to be the only one."""
         is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
         if name == "_FENCED" and not is_timed_out:
             raise FencedError(self._id)
         self._complaints = Complaints()
-        self._complaints.add(name, "the producer broke and is made anew: what no commit confirmed is produced again")
+        self._complaints.add(name, why)
         self._operation = Operation(partial(self._rebuild, attempt), attempt)
 
-    def _rebuild(self, attempt: Attempt | None) -> Ending:
+    def _rebuild(self, attempt: Attempt | None, operation: Operation) -> Ending:
         """Make a client, which ends the old one's transaction, and find out how that ended; in a thread."""
-        self._client.purge()
         client = self._make()
-        while not self._is_begun(client):
+        while not self._is_begun(client, operation):
+            discard(client)
             client = self._make()
         if attempt is None:
             return Ending(client=client)
@@ -489,10 +430,10 @@ class TransactionalSink:
             is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
             return Ending(client=client, is_committed=is_committed)
 
-    def _is_begun(self, client: Producer) -> bool:
+    def _is_begun(self, client: Producer, operation: Operation) -> bool:
         """Have the coordinator end the old transaction; False if it does not answer this client."""
         try:
-            _repeat(client.init_transactions, time.monotonic() + HANG_S)
+            operation.repeat(client.init_transactions, time.monotonic() + HANG_S)
         except KafkaException as raised:
             error = raised.args[0]
             if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
@@ -530,42 +471,3 @@ class TransactionalSink:
             self._is_condemned = True
         handed.fenced.add(index)
         self._events.append(DeliveryFailed(handed.ticket, index, failure))
-
-
-def _end(client: Producer, attempt: Attempt | None) -> Ending:
-    """Commit the open transaction, or abort it if none is asked for or it cannot be committed; in a thread."""
-    refused: KafkaError | None = None
-    until_s = time.monotonic() + HANG_S
-    try:
-        if attempt is not None:
-            try:
-                send = partial(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
-                _repeat(send, until_s)
-                _repeat(client.commit_transaction, until_s)
-            except KafkaException as raised:
-                refused = raised.args[0]
-                if refused.fatal() or refused.retriable():
-                    return Ending(fatal=refused)
-            else:
-                return Ending()
-        _repeat(client.abort_transaction, until_s)
-    except KafkaException as raised:
-        return Ending(fatal=raised.args[0])
-    return Ending(error=refused)
-
-
-def _repeat(call: Callable[[float], object], until_s: float) -> None:
-    """Call until the client does not say that the same call may work later, or the time is over."""
-    while True:
-        try:
-            call(CALL_TIMEOUT_S)
-        except KafkaException as raised:
-            if not raised.args[0].retriable() or time.monotonic() >= until_s:
-                raise
-            time.sleep(RETRY_S)
-        else:
-            return
-
-
-def _positions(offsets: Offsets) -> list[ClientPartition]:
-    return [ClientPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]
