@@ -17,44 +17,35 @@ two would fence each other for ever. A transaction that outlived its timeout loo
 age decides.
 """
 
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from itertools import repeat
-from operator import length_hint
-from typing import Any, TypeAlias
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from consumer.core.actions import DeadLetter, Produce
-from consumer.core.events import Committed, Delivered, DeliveryFailed
+from consumer.core.events import Delivered, DeliveryFailed
 from consumer.core.types import Failure, Ticket, TopicPartition
-from consumer.errors import BrokerError, ClientError, FencedError
-from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.errors import FencedError
+from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
-from consumer.kafka.operations import HANG_S, Attempt, Ending, Offsets, Operation, discard, end
+from consumer.kafka.operations import Attempt, Offsets, Operation, discard, end
+from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
-from consumer.kafka.routes import Routes, compresses
+from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
-from consumer.kafka.sink import TOO_LARGE
+from consumer.kafka.succession import START_TIMEOUT_S, Succession
 
-START_TIMEOUT_S = 30.0
-"""How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 """Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
-NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 NOT_A_MEMBER = "UNKNOWN_MEMBER_ID"
 BROKE = "the producer broke and is made anew: what no commit confirmed is produced again"
 HUNG = "the producer did not come back from the end of a transaction and is made anew: what no commit confirmed is \
 produced again"
 
-SinkEvent: TypeAlias = Delivered | DeliveryFailed | Committed
 
-
-class TransactionalSink:
+class TransactionalSink(Outlet):
     """The producer of results, dead letters and commits. Every method is the loop thread's; none waits for ever."""
 
     def __init__(
@@ -78,17 +69,9 @@ class TransactionalSink:
             BrokerError: the brokers cannot do transactions, refuse them, or do not answer.
             FencedError: another instance has the same transactional.id.
         """
-        self._routes = routes
-        self._committed = committed
-        self._compresses = compresses(settings)
-        self._settings = {**routes.sizes(), **settings}
+        super().__init__(settings, routes)
         self._id = str(settings["transactional.id"])
         self._timeout_s = float(settings["transaction.timeout.ms"]) / 1000
-        self._complaints = Complaints()
-        self._events: list[SinkEvent] = []
-        self._handed = self._delivered = Ticket(0)
-        self._waiting: deque[HandOver] = deque()
-        """Handed over and in no transaction yet."""
         self._retained: list[HandOver] = []
         """In the open transaction, or in one that was aborted."""
         self._unsent: deque[HandOver] = deque()
@@ -106,8 +89,8 @@ class TransactionalSink:
         """The open transaction cannot be committed."""
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
-        self._client = self._make()
-        self._start(start_timeout_s)
+        self._succession = Succession(partial(self._make, {}), self._id, committed)
+        self._client = self._succession.begin(start_timeout_s, self._complaints)
 
     @property
     def in_flight(self) -> int:
@@ -117,25 +100,6 @@ class TransactionalSink:
     @property
     def _is_passing(self) -> bool:
         return self._barrier is not None
-
-    def produce(self, action: Produce) -> None:
-        """Take results."""
-        self._take(self._routes.of_results(self, action))
-
-    def dead_letter(self, action: DeadLetter) -> None:
-        """Take dead letters; one too large for its topic becomes an envelope of headers."""
-        self._take(self._routes.of_letters(self, action))
-
-    def events(self) -> list[SinkEvent]:
-        """Return what became known since the last call, after giving the client a turn; never waits.
-
-        Raises:
-            FencedError: another instance has the same transactional.id.
-            ClientError: the client cannot be made again.
-        """
-        self._turn()
-        events, self._events = self._events, []
-        return events
 
     def flush(self, timeout_s: float) -> bool:
         """Seal the transaction behind all that was handed over and pass a barrier; tell whether it passed.
@@ -193,10 +157,6 @@ class TransactionalSink:
         if any(retained) and (self._operation is None or self._operation.attempt is None):
             self._condemn()
 
-    def complaints(self) -> list[Complaint]:
-        """Return what the client complained about since the last call, each kind once."""
-        return self._complaints.take()
-
     def close(self) -> None:
         """Abort what is open, and give up what is still in the client; flush and commit first."""
         if self._operation is None and self._began_s is not None and self._complaints.fatal is None:
@@ -205,15 +165,6 @@ class TransactionalSink:
             self._operation.wait(1.0)
 
     # -- one turn ----------------------------------------------------------------------------------------------------
-
-    def _take(self, handed: HandOver) -> None:
-        assert handed.ticket > self._handed, "tickets rise"
-        self._handed = handed.ticket
-        limit = self._routes.bytes_max.get(handed.topic)
-        if limit is not None and not self._compresses:
-            handed.measure(limit)
-        self._waiting.append(handed)
-        self._turn()
 
     def _turn(self) -> None:
         """See how far everything is, and do what comes next."""
@@ -298,27 +249,8 @@ class TransactionalSink:
 
     # -- towards the client ------------------------------------------------------------------------------------------
 
-    def _make(self) -> Producer:
-        made: dict[str, Any] = {**self._settings, "error_cb": self._complaints.note}
-        try:
-            return Producer({**made, "logger": logging.getLogger(__name__)})
-        except KafkaException as error:
-            raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
-
-    def _start(self, timeout_s: float) -> None:
-        try:
-            self._client.init_transactions(timeout_s)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            self._call(self._client.poll, 0)
-            reasons = [each.message for each in self._complaints.take() if each.name != error.name()]
-            why = f"; {reasons[0]}" if reasons else ""
-            raise BrokerError(f"{NO_TRANSACTIONS}: {described(error)}{why}") from None
-
     def _send(self, handed: HandOver) -> bool:
-        """Give the client what is left of a hand-over; tell whether it took all. The loop over records is in C."""
+        """Give the client what is left of a hand-over; tell whether it took all."""
         if not self._begin():
             return False
         for stretch in handed.stretches():
@@ -327,28 +259,20 @@ class TransactionalSink:
                 handed.first = stretch.stop
                 handed.condemn(stretch.start, "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
                 continue
-            part = slice(stretch.start, stretch.stop)
-            values = iter(handed.values[part])
-            columns = [repeat(handed.topic), values, handed.keys[part], repeat(-1), handed.reports()]
-            if handed.headers is not None:
-                columns += [repeat(None), repeat(0), handed.headers[part]]
             try:
-                deque(map(self._client.produce, *columns), maxlen=0)
+                send_stretch(self._client, handed, stretch.stop)
             except BufferError:
-                handed.first = stretch.stop - length_hint(values) - 1
                 return False
             except KafkaException as error:
-                handed.refuse(stretch.stop - length_hint(values) - 1, error.args[0], is_alone=True)
+                handed.refuse(handed.first, error.args[0], is_alone=True)
                 self._is_condemned = True
                 return False
         handed.first = len(handed.values)
         return True
 
     def _send_alone(self, handed: HandOver, index: int) -> None:
-        key, value, headers = handed.row(index)
-        report = partial(self._heard_alone, handed, index)
         try:
-            self._client.produce(handed.topic, value, key, -1, report, None, 0, headers)
+            send_one(self._client, handed, index, partial(self._heard_alone, handed, index))
         except KafkaException as error:
             handed.refuse(index, error.args[0], is_alone=True)
 
@@ -356,15 +280,6 @@ class TransactionalSink:
     def _heard_alone(handed: HandOver, index: int, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             handed.refuse(index, error, is_alone=True)
-
-    def _call(self, client_call: Callable[[float], int], timeout_s: float) -> None:
-        try:
-            client_call(timeout_s)
-        except Exception as error:  # flush raised SystemError after a fatal error
-            if isinstance(error, KafkaException):
-                self._complaints.note(error.args[0])
-            elif self._complaints.fatal is None:
-                raise
 
     # -- ends of transactions ----------------------------------------------------------------------------------------
 
@@ -410,38 +325,7 @@ class TransactionalSink:
             raise FencedError(self._id)
         self._complaints = Complaints()
         self._complaints.add(name, why)
-        self._operation = Operation(partial(self._rebuild, attempt), attempt)
-
-    def _rebuild(self, attempt: Attempt | None, operation: Operation) -> Ending:
-        """Make a client, which ends the old one's transaction, and find out how that ended; in a thread."""
-        client = self._make()
-        while not self._is_begun(client, operation):
-            discard(client)
-            client = self._make()
-        if attempt is None:
-            return Ending(client=client)
-        while True:
-            try:
-                found = self._committed(list(attempt.offsets))
-            except (KafkaException, BrokerError):
-                time.sleep(1.0)
-                continue
-            # One transaction: one of its offsets, with its metadata, tells of all.
-            is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
-            return Ending(client=client, is_committed=is_committed)
-
-    def _is_begun(self, client: Producer, operation: Operation) -> bool:
-        """Have the coordinator end the old transaction; False if it does not answer this client."""
-        try:
-            operation.repeat(client.init_transactions, time.monotonic() + HANG_S)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            if not error.retriable():
-                raise ClientError(f"the producer cannot be made anew: {described(error)}") from None
-            return False
-        return True
+        self._operation = Operation(partial(self._succession.take_over, attempt), attempt)
 
     # -- from the hand-overs; in an aborting thread too, where they say nothing new ------------------------------------
 
