@@ -22,19 +22,19 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.core.events import Delivered, DeliveryFailed
 from consumer.core.types import Failure, Ticket, TopicPartition
 from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
-from consumer.kafka.operations import Attempt, Offsets, Operation, discard, end
+from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
 from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
-from consumer.kafka.succession import START_TIMEOUT_S, Succession
+from consumer.kafka.succession import Succession
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
@@ -53,7 +53,7 @@ class TransactionalSink(Outlet):
         settings: Mapping[str, Value],
         routes: Routes,
         committed: Callable[[Collection[TopicPartition]], Offsets],
-        start_timeout_s: float = START_TIMEOUT_S,
+        examine: Callable[[Producer, Operation], Ending] | None = None,
     ) -> None:
         """Make the client and have the coordinator end what a predecessor with the same id has left open.
 
@@ -62,7 +62,7 @@ class TransactionalSink(Outlet):
             routes: where outcomes go.
             committed: asks for the group's committed offsets (`Admin.committed`); called from a thread, after a fatal
                 error only, and asked again if it raises a KafkaException or a BrokerError.
-            start_timeout_s: how long the coordinator may take.
+            examine: finds out whether the brokers only pretend to have transactions (`pretence.examine`).
 
         Raises:
             ClientError: the client refuses its settings.
@@ -90,7 +90,7 @@ class TransactionalSink(Outlet):
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
         self._succession = Succession(partial(self._make, {}), self._id, committed)
-        self._client = self._succession.begin(start_timeout_s, self._complaints)
+        self._client = self._succession.begin(self._complaints, examine)
 
     @property
     def in_flight(self) -> int:
