@@ -26,6 +26,7 @@ NOTE_LEVELS = {
     "model.broken": logging.ERROR,
     "offset_map.ignored": logging.WARNING,
     "records.dropped": logging.WARNING,
+    "records.expired": logging.WARNING,
     "topic.parked": logging.WARNING,
 }
 """How bad the core's notes are; those not listed are the course of things."""

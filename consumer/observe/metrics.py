@@ -26,8 +26,8 @@ from consumer.core import actions, events
 from consumer.core.types import ChunkId, ModelId, Ticket, TopicPartition, WorkerId
 from consumer.observe.observer import Snapshot
 
-RESULT = "result"
-"""The outcome of a record that got a result; every other outcome is a dead letter's reason."""
+RESULT, DROPPED = "result", "dropped"
+"""The outcomes of records that got a result, or expired for good; every other one is a dead letter's reason."""
 
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -54,16 +54,13 @@ class Figure:
 
 FETCHED = Figure("consumer_records_fetched_total", Kind.COUNTER, ("topic",), "Records fetched.")
 SKIPPED = Figure(
-    "consumer_records_skipped_total",
-    Kind.COUNTER,
-    ("topic",),
-    "Records that the topic's retention removed before they were fetched.",
+    "consumer_records_skipped_total", Kind.COUNTER, ("topic",), "Records that retention removed before their fetch."
 )
 SETTLED = Figure(
     "consumer_records_settled_total",
     Kind.COUNTER,
     ("model", "outcome"),
-    "Records whose outcome the broker acknowledged: `result`, or the reason of their dead letter.",
+    "Records that are done with: `result`, the reason of their dead letter, or `dropped` where they expired.",
 )
 FAILED = Figure(
     "consumer_attempts_failed_total",
@@ -320,8 +317,11 @@ class Metrics:
         self._of(LOAD_SECONDS, self._label(event.model)).observe(event.load_s)
 
     def _note(self, action: actions.Note) -> None:
+        model, records = self._label(str(action.fields.get("model"))), action.fields.get("records")
         if action.name == "model.broken":
-            self._of(MODEL_AVAILABLE, self._label(str(action.fields["model"]))).set(0)
+            self._of(MODEL_AVAILABLE, model).set(0)
+        elif action.name == "records.expired":
+            self._of(SETTLED, model, DROPPED).inc(records)
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
