@@ -18,6 +18,7 @@ import structlog
 from consumer.config import Settings
 from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.dispatcher import Dispatcher
+from consumer.core.expiry import ModelExpiry
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.scheduling import ModelShare
@@ -264,5 +265,6 @@ def _policy(model: ModelOptions) -> ModelPolicy:
             breaker=BreakerOptions(backoff_s=model.probe_backoff_s, backoff_s_max=model.probe_backoff_s_max),
             crashes=CrashOptions(deaths_max=model.crashes_max, window_s=model.crash_window_s),
         ),
+        expiry=ModelExpiry(age_s_max=model.age_s_max, is_dropped=model.on_expired == "drop"),
         is_dead_lettered_on_hold=model.on_hold == "dead-letter",
     )

@@ -17,7 +17,8 @@ from consumer.core import events as on
 from consumer.core.commits import CommitRhythm
 from consumer.core.committing import Committing
 from consumer.core.crew import Crew
-from consumer.core.intake import EXPIRED, Intake
+from consumer.core.expiry import Expiry, split_expired
+from consumer.core.intake import Intake
 from consumer.core.leases import Lease, Leases
 from consumer.core.lifecycle import SUPERVISOR, SupervisorEvent, SupervisorState, advance
 from consumer.core.outcomes import Outcomes, Results
@@ -29,7 +30,7 @@ from consumer.core.retry import Condemn, Hold, Retry, after_failure, hunt_deaths
 from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
 from consumer.core.types import Failure, ModelId, Run, TopicPartition, WorkerId
-from consumer.core.waiting import Retries, Waiting, split_expired
+from consumer.core.waiting import Retries, Waiting
 from consumer.errors import ExitCode
 
 METADATA_TOO_LARGE = "OFFSET_METADATA_TOO_LARGE"
@@ -61,6 +62,7 @@ class Dispatcher:
         self._options = options
         self._jitter = jitter
         self._intake = Intake(models)
+        self._expiry = Expiry({m: policy.expiry for m, policy in models.items()})
         self._partitions = Partitions(options.flow, 0 if options.exactly_once else options.commit.records_max)
         self._scheduler = Scheduler(options.scheduling, {m: policy.share for m, policy in models.items()})
         self._placement = Placement(options.placement, {m: policy.place for m, policy in models.items()})
@@ -68,7 +70,8 @@ class Dispatcher:
         self._leases = Leases()
         self._outcomes = Outcomes(self._partitions, must_fit=options.exactly_once)
         self._retries = Retries()
-        self._waiting = Waiting({m for m, policy in models.items() if policy.is_dead_lettered_on_hold})
+        on_hold = {m for m, policy in models.items() if policy.is_dead_lettered_on_hold}
+        self._waiting = Waiting(on_hold, self._expiry, self._scheduler, self._partitions, self._outcomes)
         self._rhythm = CommitRhythm(options.commit, now, is_transactional=options.exactly_once)
         self._committing = Committing(self._rhythm, self._partitions)
         self._revoking: set[TopicPartition] = set()
@@ -226,6 +229,7 @@ class Dispatcher:
                 self._dead_letter(run, [failure] * len(run))
                 self._partitions.drop([run])
             for run in runs:
+                self._expiry.limit(run, fetched.epoch_s)
                 self._scheduler.enqueue(run)
 
     # -- answers come
@@ -364,11 +368,8 @@ class Dispatcher:
         """Have models loaded and probed, and make room where records of a broken one fill a partition."""
         waiting_s = {model: self._scheduler.waiting_s(model) for model in self._scheduler.waiting_models()}
         self._actions.extend(self._placement.wanted(waiting_s, self._scheduler.load_s, now))
-        for model, failure in self._placement.unavailable().items():
-            if model in waiting_s:
-                for run in self._waiting.overflow(model, self._scheduler, self._partitions):
-                    self._dead_letter(run, [failure] * len(run))
-                    self._partitions.drop([run])
+        unavailable = {m: failure for m, failure in self._placement.unavailable().items() if m in waiting_s}
+        self._actions.extend(self._waiting.relieve(unavailable, now))
 
     def _dispatch(self, assignment: Assignment, now: float) -> None:
         """Lend a chunk to a worker, without the records that are not worth it any more."""
@@ -377,8 +378,7 @@ class Dispatcher:
             fresh, expired = split_expired(run, now)
             if expired is not None:
                 self._scheduler.shrink(assignment.worker, assignment.model, len(expired), expired.size)
-                self._dead_letter(expired, [EXPIRED] * len(expired))
-                self._partitions.drop([expired])
+                self._actions.extend(self._waiting.expire(expired))
             if fresh is not None:
                 runs.append(fresh)
         if not runs:

@@ -100,6 +100,11 @@ class Outcomes:
             return
         yield self._dead_letter(Letters(run, failures))
 
+    def skip(self, run: Run) -> None:
+        """Be done with records that get no outcome: nothing is waited for, and the next commit may pass them."""
+        self._partitions.settle([run])
+        self._partitions.resolve([run])
+
     def release(self) -> Iterator[Produce | DeadLetter]:
         """Hand over what was withheld and can be named in a commit by now; forget what is nobody's any more."""
         for _ in range(len(self._withheld)):

@@ -69,6 +69,11 @@ class ModelOptions:
     """How long a worker's death is held against the model, in seconds."""
     on_hold: Literal["dead-letter", "wait"] = "dead-letter"
     """What becomes of the oldest records of a broken model once they fill a partition's window."""
+    age_s_max: Annotated[float, Gt(0)] | None = None
+    """Seconds from a record's timestamp after which it has expired, as by its header `expires-at`, and is not inferred;
+    by default only the header counts."""
+    on_expired: Literal["dead-letter", "drop"] = "dead-letter"
+    """What becomes of records that have expired; those that are dropped are counted, and committed like the others."""
     probe_backoff_s: Annotated[float, Gt(0)] = 1.0
     """Wait before a broken model is probed for the first time, in seconds."""
     probe_backoff_s_max: Annotated[float, Gt(0)] = 60.0

@@ -40,7 +40,7 @@ SETTLED = Figure(
     "consumer_records_settled_total",
     Kind.COUNTER,
     ("model", "outcome"),
-    "Records whose outcome the broker acknowledged: `result`, or the reason of their dead letter.",
+    "Records that are done with: `result`, the reason of their dead letter, or `dropped` where they expired.",
 )
 FAILED = Figure(
     "consumer_attempts_failed_total",

@@ -28,6 +28,7 @@ NOTE_LEVELS = {
     "offset_map.ignored": logging.WARNING,
     "offset_map.refused": logging.WARNING,
     "records.dropped": logging.WARNING,
+    "records.expired": logging.WARNING,
     "topic.parked": logging.WARNING,
 }
 """How bad the core's notes are; those not listed are the course of things."""

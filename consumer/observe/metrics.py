@@ -53,8 +53,8 @@ from consumer.observe.catalogue import (
 )
 from consumer.observe.observer import Snapshot
 
-RESULT = "result"
-"""The outcome of a record that got a result; every other outcome is a dead letter's reason."""
+RESULT, DROPPED = "result", "dropped"
+"""The outcomes of records that got a result, or expired for good; every other one is a dead letter's reason."""
 
 
 @dataclass(slots=True)
@@ -236,8 +236,11 @@ class Metrics:
         self._of(LOAD_SECONDS, self._label(event.model)).observe(event.load_s)
 
     def _note(self, action: actions.Note) -> None:
+        model, records = self._label(str(action.fields.get("model"))), action.fields.get("records")
         if action.name == "model.broken":
-            self._of(MODEL_AVAILABLE, self._label(str(action.fields["model"]))).set(0)
+            self._of(MODEL_AVAILABLE, model).set(0)
+        elif action.name == "records.expired":
+            self._of(SETTLED, model, DROPPED).inc(records)
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)

@@ -46,7 +46,7 @@ class Watch:
         self._boot_timeout_s = boot_timeout_s
         self._awake_since_s = self._looked_s = now_s
         self._asked_s = 0.0
-        self._traces_size = 0
+        self._traces_from = self._traces_size = 0
         self.overdue: Overdue | None = None
         """What the worker takes too long for."""
 
@@ -56,17 +56,19 @@ class Watch:
             self._awake_since_s = now_s
         self._looked_s = now_s
         overdue = self._find_overdue(now_s, is_ready=is_ready)
-        if overdue is None or self.overdue is None:
-            self.overdue, self._asked_s, self._traces_size = overdue, now_s, 0
-            return Step.NOTHING if overdue is None else Step.ASK
+        if overdue is None and self.overdue is None:
+            return Step.NOTHING
         size, before = len(self._board.traces()), self._traces_size
         self._traces_size = size
-        is_written = 0 < size == before
+        if overdue is None or self.overdue is None:
+            self.overdue, self._asked_s, self._traces_from = overdue, now_s, size
+            return Step.NOTHING if overdue is None else Step.ASK
+        is_written = self._traces_from < size == before
         return Step.KILL if is_written or now_s >= self._asked_s + TRACES_TIMEOUT_S else Step.NOTHING
 
-    def traces(self) -> list[str]:
-        """Read the stack traces, line by line: those asked for, or those of a crash."""
-        return self._board.traces().splitlines()
+    def traces(self) -> str:
+        """Read the stack traces, "" where there are none: those asked for last, or those of a crash."""
+        return self._board.traces()[self._traces_from :].rstrip("\n")
 
     def running(self) -> list[Stretch] | None:
         """Name the records of the batch that a worker which has ended ran; None where that is not known."""

@@ -10,6 +10,7 @@ from consumer.core import events as on
 from consumer.core.breaker import BreakerOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
+from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
 from consumer.core.outcomes import PAYLOAD_LOST
 from consumer.core.placement import ModelPlace
@@ -56,8 +57,14 @@ class Rig:
         """Step, and return the actions of a kind."""
         return [action for action in self.tell(event) if isinstance(action, kind)]
 
-    def fetch(self, *offsets: int, partition: TopicPartition = TP, deadlines: list[float | None] | None = None) -> None:
-        """Let records arrive."""
+    def fetch(
+        self,
+        *offsets: int,
+        partition: TopicPartition = TP,
+        deadlines: list[float | None] | None = None,
+        timestamps_ms: list[int] | None = None,
+    ) -> None:
+        """Let records arrive, on a machine that started with the epoch."""
         part = Slice(
             partition=partition,
             offsets=list(offsets),
@@ -65,7 +72,7 @@ class Rig:
             keys=[b"a"] * len(offsets),
             values=[str(offset).encode() for offset in offsets],
             headers=None,
-            timestamps_ms=[-1] * len(offsets),
+            timestamps_ms=timestamps_ms or [-1] * len(offsets),
             deadlines_s=deadlines,
         )
         self.tell(on.Fetched([part]))
@@ -239,6 +246,22 @@ def test_an_expired_record_is_not_inferred() -> None:
     assert rig.core.partitions.size == 0
 
 
+def test_a_record_that_expires_while_its_model_is_broken_does_not_wait_for_it() -> None:
+    """Its partition is not held up by what nobody wants any more, even where records wait for their model."""
+    place = ModelPlace(breaker=BreakerOptions(backoff_s=99, backoff_s_max=99))
+    rig = Rig(ModelPolicy(place=place, is_dead_lettered_on_hold=False))
+    rig.tell(on.Tick())
+    rig.fetch(0, 1, 2, deadlines=[5.0, None, 5.0])
+    rig.tell(on.Tick())
+    rig.tell(on.ModelFailed(rig.worker, "a", BROKEN))
+    rig.now = 4.0
+    assert rig.ask(on.Tick(), do.DeadLetter) == []
+    rig.now = 5.0
+    (letter,) = rig.ask(on.Tick(), do.DeadLetter)
+    assert (list(letter.run.offsets), letter.failures[0].reason) == ([0, 2], "expired")
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (1, 1)
+
+
 def test_a_chunk_that_expired_whole_is_not_sent() -> None:
     """Then the worker is free for the next one."""
     rig = Rig()
@@ -249,6 +272,31 @@ def test_a_chunk_that_expired_whole_is_not_sent() -> None:
     assert rig.ask(on.Tick(), do.Dispatch) == []
     rig.fetch(1)
     assert list(rig.dispatch().chunk.runs[0].offsets) == [1]
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_record_that_is_too_old_is_not_inferred(*, is_dropped: bool) -> None:
+    """It becomes a dead letter that is waited for, or is dropped: then it is noted, and committed like any other."""
+    rig = Rig(ModelPolicy(expiry=ModelExpiry(age_s_max=10.0, is_dropped=is_dropped)))
+    rig.fetch(0, 1, 2, 3, timestamps_ms=[1_000, 2_000, 15_000, -1])
+    rig.tell(on.Tick())
+    rig.now = 20.0
+    rig.tell(on.ModelLoaded(rig.worker, "a", "1", 0.1))
+    outcome, sent, *others = rig.tell(on.Tick())
+    assert isinstance(sent, do.Dispatch)
+    assert [list(run.offsets) for run in sent.chunk.runs] == [[2, 3]]
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (2, 2)
+    if is_dropped:
+        assert outcome == do.Note("records.expired", {"model": "a", "records": 2})
+        (commit,) = others
+    else:
+        assert isinstance(outcome, do.DeadLetter)
+        assert (list(outcome.run.offsets), {failure.reason for failure in outcome.failures}) == ([0, 1], {"expired"})
+        assert [type(action) for action in others] == [do.Flush]
+        rig.tell(on.Delivered(outcome.ticket))
+        (commit,) = rig.tell(on.Tick())
+    assert isinstance(commit, do.Commit)
+    assert commit.offsets == {TP: (2, "")}
 
 
 def test_a_result_the_broker_refuses_becomes_a_dead_letter_with_its_payload() -> None:

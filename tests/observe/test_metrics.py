@@ -234,6 +234,12 @@ def test_skipped_records_add_up_over_partitions(metrics: Metrics) -> None:
     assert value(metrics, "consumer_records_skipped_total", topic="requests") == 8
 
 
+def test_expired_records_that_are_dropped_are_done_with(metrics: Metrics) -> None:
+    """They count among the settled, under an outcome of their own."""
+    metrics.observe_action(actions.Note("records.expired", {"model": "fraud", "records": 3}))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="dropped") == 3
+
+
 def test_models_are_available_from_load_to_failure_and_again_after_a_probe(metrics: Metrics) -> None:
     """Availability is 0 before the load, 1 after it, 0 while the breaker is open, 1 after the probe passed."""
     seen = [value(metrics, "consumer_model_available", model="fraud")]

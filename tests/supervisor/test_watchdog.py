@@ -60,7 +60,7 @@ def test_traces_that_are_there_are_not_waited_for(scene: Scene) -> None:
     os.write(scene.worker.traces, b"Thread 2\n")
     assert scene.look(0.1) is Step.NOTHING
     assert scene.look(0.1) is Step.KILL
-    assert scene.watch.traces() == ["Thread 1", "Thread 2"]
+    assert scene.watch.traces() == "Thread 1\nThread 2"
 
 
 def test_a_worker_that_goes_on_after_all_is_forgiven(scene: Scene) -> None:
@@ -72,6 +72,22 @@ def test_a_worker_that_goes_on_after_all_is_forgiven(scene: Scene) -> None:
     assert scene.watch.overdue is None
     assert scene.look(0.5) is Step.ASK
     assert scene.look(1.5) is Step.NOTHING
+
+
+def test_traces_of_a_worker_that_was_forgiven_are_not_taken_for_its_next(scene: Scene) -> None:
+    """It is asked anew, and has the time to answer; what it wrote before is not shown again."""
+    scene.worker.loop.begin(Phase.INFER, 1.0, "m", BATCH)
+    assert scene.look(2.0) is Step.ASK
+    os.write(scene.worker.traces, b"Thread 1\n")
+    scene.worker.loop.beat()
+    assert scene.look(0.5) is Step.NOTHING
+    assert scene.watch.traces() == ""
+    assert scene.look(1.0) is Step.ASK
+    assert scene.look(1.5) is Step.NOTHING
+    os.write(scene.worker.traces, b"Thread 2\n")
+    assert scene.look(0.1) is Step.NOTHING
+    assert scene.look(0.1) is Step.KILL
+    assert scene.watch.traces() == "Thread 2"
 
 
 def test_a_load_has_its_own_time_and_excuses_a_loop_that_waits(scene: Scene) -> None:
