@@ -278,8 +278,7 @@ class Dispatcher:
             return
         self._scheduler.remove_worker(event.worker)
         self._note_broken([model for model, is_copy in ended.items() if not is_copy], LOST_LOADING)
-        if guilty:
-            self._note_broken(self._placement.lost(slot, guilty, event.busy_s, now), OVERSPENT)
+        self._note_broken(self._placement.lost(slot, guilty, event.busy_s, now), OVERSPENT)
         for lease in lost:
             self._partitions.drop(lease.chunk.runs)
         if self.is_draining:

@@ -141,15 +141,16 @@ class Placement:
     def lost(
         self, slot: int, models: Mapping[ModelId, bool], busy_s: Mapping[ModelId, float], now: float
     ) -> list[ModelId]:
-        """Take note that models ended the worker of a slot; name those whose breakers open for the time that it cost.
+        """Take note of who ended the worker of a slot; name the models whose breakers open for the time that it cost.
 
         Args:
             slot: Which; the time until it is filled again counts, too.
-            models: The models; True where a further copy ended it, which keeps only such copies from being made.
+            models: Which did, if any; True where a further copy did, which keeps only such copies from being made.
             busy_s: How long the worker was busy with each before its end.
             now: Monotonic seconds.
         """
-        self._outages[slot] = now, models
+        if models:  # else it is still the fault of whoever ended the one before
+            self._outages[slot] = now, models
         return [model for model in models if self._charge(model, busy_s.get(model, 0.0), now, is_copy=models[model])]
 
     def filled(self, slot: int, now: float) -> list[ModelId]:

@@ -149,6 +149,7 @@ def test_a_model_may_cost_its_budget_of_the_workers_time() -> None:
     assert made.filled(0, 12.0) == []
     assert made.filled(0, 13.0) == [], "once"
     assert made.lost(0, {A: False}, {A: 3.0, B: 50.0}, 20.0) == []
+    assert made.lost(0, {}, {}, 21.0) == [], "the next one does not even start"
     assert list(made.ready(A)) == [TWO]
     assert made.filled(0, 22.0) == [A]
     assert made.unavailable() == {A: OVERSPENT}
