@@ -263,7 +263,7 @@ def _policy(model: ModelOptions) -> ModelPolicy:
             slots=None if model.workers is None else frozenset(model.workers),
             is_preloaded=model.preload,
             breaker=BreakerOptions(backoff_s=model.probe_backoff_s, backoff_s_max=model.probe_backoff_s_max),
-            crashes=CrashOptions(deaths_max=model.crashes_max, window_s=model.crash_window_s),
+            crashes=CrashOptions(budget_s=model.crash_budget_s, window_s=model.crash_window_s),
         ),
         expiry=ModelExpiry(age_s_max=model.age_s_max, is_dropped=model.on_expired == "drop"),
         is_dead_lettered_on_hold=model.on_hold == "dead-letter",

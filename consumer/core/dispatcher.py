@@ -23,13 +23,13 @@ from consumer.core.leases import Lease, Leases
 from consumer.core.lifecycle import SUPERVISOR, SupervisorEvent, SupervisorState, advance
 from consumer.core.outcomes import Outcomes, Results
 from consumer.core.partitions import Partitions
-from consumer.core.placement import Placement
+from consumer.core.placement import LOST_LOADING, OVERSPENT, Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.recovery import blamed_models, blamed_records, culprits, recover, verdict_on
-from consumer.core.retry import Condemn, Hold, Retry, after_failure, hunt_deaths
+from consumer.core.retry import Condemn, Hold, Retry, after_failure
 from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
-from consumer.core.types import Failure, ModelId, Run, TopicPartition, WorkerId
+from consumer.core.types import Failure, ModelId, Run, TopicPartition
 from consumer.core.waiting import Retries, Waiting
 from consumer.errors import ExitCode
 
@@ -201,7 +201,8 @@ class Dispatcher:
                 if self._state is SupervisorState.STARTING:
                     self._follow(SupervisorEvent.SERVED)
                 self._scheduler.add_worker(worker)
-                self._actions.extend(self._placement.add_worker(worker, slot))
+                self._note_broken(self._placement.filled(slot, now), OVERSPENT)
+                self._actions.extend(self._placement.add_worker(worker, slot, now))
             case on.WorkerExited():
                 self._exited(event, now)
             case on.ModelLoaded(worker, model):
@@ -283,14 +284,16 @@ class Dispatcher:
         lost = self._leases.lost(event.worker)
         running = blamed_records(event, lost, self._scheduler.rows_max)
         charged = culprits(event, lost, running)
-        broken = self._placement.remove_worker(event.worker, blamed_models(event), now)
-        is_explained = bool(charged or broken) or any(lease.is_suspect for lease in lost)
-        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
+        ended = self._placement.remove_worker(event.worker, blamed_models(event), now)
+        guilty = ended | dict.fromkeys(charged, False)
+        is_explained = bool(guilty) or any(lease.is_suspect for lease in lost)
+        slot = self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
         if event.boot_failure is not None and not self.is_draining:
             self._stop(SupervisorEvent.FAILED, ExitCode.WORKER_BOOT, event.boot_failure)
             return
         self._scheduler.remove_worker(event.worker)
-        self._note_broken(event.worker, broken, charged, now)
+        self._note_broken([model for model, is_copy in ended.items() if not is_copy], LOST_LOADING)
+        self._note_broken(self._placement.lost(slot, guilty, event.busy_s, now), OVERSPENT)
         for lease in lost:
             self._partitions.drop(lease.chunk.runs)
         if self.is_draining:
@@ -305,16 +308,10 @@ class Dispatcher:
         for run in recovery.condemned:
             self._dead_letter(run, [verdict_on(event)])
 
-    def _note_broken(
-        self, worker: WorkerId, broken: Collection[ModelId], charged: Collection[ModelId], now: float
-    ) -> None:
-        """Tell of the models that a worker died of: those it was loading, and those whose budget is used up."""
-        for model in broken:
-            self._note("model.broken", model=model, worker=worker, message="its worker died while it was loaded")
-        for model in charged:
-            failure = self._placement.crashed(model, hunt_deaths(self._scheduler.rows_max(model)), now)
-            if failure is not None:
-                self._note("model.broken", model=model, worker=worker, message=failure.message)
+    def _note_broken(self, models: Collection[ModelId], failure: Failure) -> None:
+        """Tell of the models that workers were lost to: those that were being loaded, and those beyond their budget."""
+        for model in models:
+            self._note("model.broken", model=model, error=failure.error, message=failure.message)
 
     def _is_wanted(self, run: Run) -> bool:
         """Tell whether records that come back from a worker are still for this member to infer."""

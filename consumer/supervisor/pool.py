@@ -304,6 +304,7 @@ def _exit(member: _Member, exit_code: int | None, boot_failure: str | None) -> W
         loading=watch.loading(),
         overdue=watch.overdue if member.killed_s is not None else None,
         is_planned=exit_code == 0 and watch.is_leaving(),
+        busy_s=watch.busy_s(time.monotonic()),
     )
 
 

@@ -44,7 +44,7 @@ class Watch:
         """
         self._board = board
         self._boot_timeout_s = boot_timeout_s
-        self._awake_since_s = self._looked_s = now_s
+        self._born_s = self._awake_since_s = self._looked_s = now_s
         self._asked_s = 0.0
         self._traces_from = self._traces_size = 0
         self.overdue: Overdue | None = None
@@ -84,6 +84,15 @@ class Watch:
         if len(known) < len(activities):
             return None
         return [each.model for each in known if each.phase in {Phase.LOAD, Phase.PROBE} and each.model is not None]
+
+    def busy_s(self, now_s: float) -> dict[ModelId, float]:
+        """Say how long a worker that has ended had been at a model's batch, load or probe without a sign of life."""
+        activities = [self._board.read(thread) for thread in Thread]
+        return {
+            each.model: max(0.0, min(now_s - each.beat_s, now_s - self._born_s))
+            for each in activities
+            if each is not None and each.model is not None and each.phase in {Phase.LOAD, Phase.PROBE, Phase.INFER}
+        }
 
     def is_leaving(self) -> bool:
         """Tell whether the worker wanted to end."""

@@ -7,13 +7,14 @@ import pytest
 
 from consumer.core import actions as do
 from consumer.core import events as on
-from consumer.core.breaker import BreakerOptions
+from consumer.core.activity import Stretch
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
 from consumer.core.outcomes import PAYLOAD_LOST
-from consumer.core.placement import ModelPlace
+from consumer.core.placement import OVERSPENT, ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Disposition, Failure, Slice, TopicPartition, WorkerId
 from consumer.errors import ExitCode
@@ -424,6 +425,24 @@ def test_a_model_that_was_loading_when_its_worker_died_is_named() -> None:
     (note,) = rig.ask(on.WorkerExited(rig.worker, -11), do.Note)
     assert isinstance(note, do.Note)
     assert (note.name, note.fields["model"]) == ("model.broken", "a")
+
+
+def test_a_model_pays_for_its_worker_until_another_one_is_ready() -> None:
+    """For the batch and for the start: beyond its budget it gets no worker again, and the operator hears why."""
+    rig = Rig(ModelPolicy(place=ModelPlace(crashes=CrashOptions(budget_s=10.0, window_s=100.0))))
+    rig.fetch(0, 1)
+    sent = rig.dispatch()
+    batch = [Stretch(sent.chunk.chunk, 0, 2)]
+    assert rig.ask(on.WorkerExited(rig.worker, -11, running=batch, loading=[], busy_s={"a": 4.0}), do.Note) == []
+    rig.now = 1.0
+    (spawn,) = rig.ask(on.Tick(), do.Spawn)
+    rig.now = 6.5
+    (note,) = rig.ask(on.WorkerReady(spawn.worker, "cpu"), do.Note)
+    assert (note.name, note.fields["model"], note.fields["message"]) == ("model.broken", "a", OVERSPENT.message)
+    rig.now = 99.5
+    assert rig.ask(on.Tick(), do.Load) == []
+    rig.now = 100.0
+    assert rig.ask(on.Tick(), do.Load) == [do.Load(spawn.worker, "a")]
 
 
 def test_commit_metadata_that_is_not_ours_is_noted() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.activity import Overdue, Phase, Stretch
-from consumer.core.breaker import BreakerOptions
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.expiry import ModelExpiry
@@ -35,6 +35,8 @@ OPTIONS = DispatcherOptions(
     retry=RetryOptions(attempts_max=3, backoff_ms=20, backoff_ms_max=200),
 )
 BREAKER = BreakerOptions(backoff_s=0.05, backoff_s_max=0.5)
+CRASHES = CrashOptions(budget_s=0.3, window_s=1.5)
+"""Little, so that models exceed it; only where faults are expected, for their records become dead letters then."""
 LOG_RECORDS = 300
 FETCH_MAX = 50
 
@@ -104,7 +106,7 @@ class World:
         policies = {
             model: ModelPolicy(
                 share=ModelShare(rows_max=8),
-                place=ModelPlace(breaker=BREAKER),
+                place=ModelPlace(breaker=BREAKER, crashes=CRASHES if self.has_faults else CrashOptions()),
                 expiry=ModelExpiry(is_dropped=model == DROPPING),
             )
             for model in MODELS
@@ -212,7 +214,8 @@ class World:
             running = None
         loading = None if running is None else list(fake.loads)[:1]
         overdue = Overdue(Phase.INFER, None, 1.0) if hangs and running is not None else None
-        self._tell(on.WorkerExited(worker, -9, running=running, loading=loading, overdue=overdue))
+        busy_s = {model: self.random.uniform(0.0, 0.2) for model in MODELS}
+        self._tell(on.WorkerExited(worker, -9, running=running, loading=loading, overdue=overdue, busy_s=busy_s))
 
     def _kill_from_outside(self, worker: WorkerId) -> None:
         """End a worker while it is idle, or in the middle of a batch."""

@@ -1,5 +1,6 @@
 """The judgement on workers, with a real board and a clock that the test turns."""
 
+import math
 import os
 
 import pytest
@@ -129,6 +130,22 @@ def test_a_pause_is_longer_than_any_wait_between_two_looks() -> None:
     from consumer.supervisor import pool
 
     assert watchdog.ASLEEP_S > 2 * pool.LOOK_INTERVAL_S
+
+
+def test_the_time_that_a_worker_was_busy_is_told_by_model(scene: Scene) -> None:
+    """Of a batch, a load or a probe, not of waiting; a clock gone mad cannot make it longer than life."""
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    scene.now_s += 3.0
+    scene.worker.loop.begin(Phase.INFER, 5.0, "m", BATCH)
+    assert scene.watch.busy_s(scene.now_s + 2.0) == {"b": 5.0, "m": 2.0}
+    scene.worker.loop.begin(Phase.IDLE, 5.0)
+    assert scene.watch.busy_s(scene.now_s) == {"b": 3.0}
+    scene.now_s = -1e9
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    assert scene.watch.busy_s(1004.0) == {"b": 4.0}
+    scene.now_s = math.nan
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    assert scene.watch.busy_s(1004.0) == {"b": 0.0}
 
 
 def test_a_worker_that_leaves_says_so(scene: Scene) -> None:
