@@ -18,54 +18,31 @@ that the retired one may still have are parked until it is empty. While no broke
 client sends everything again by itself, without doubling, once they are back.
 """
 
-import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
-from itertools import repeat
-from operator import length_hint
-from typing import Any, TypeAlias
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.errors import ClientError
-from consumer.kafka.errors import Complaint, Complaints
 from consumer.kafka.handovers import HandOver
-from consumer.kafka.parking import Parking, Place
-from consumer.kafka.presence import Presence
-from consumer.kafka.routes import Routes, compresses
+from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
+from consumer.kafka.parking import ParkedTopic, Parking, Place
+from consumer.kafka.retired import Retired
+from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
+from consumer.kafka.stalls import STALL_S, Stall
 
-__all__ = ["Routes", "Sink", "SinkEvent"]
-
-STALL_S = 5.0
-"""A barrier that makes no progress for longer is looked into."""
-RECALL_S = 1.0
-"""How long after calling back the client's queue what is left in it counts as stuck; and between two such calls."""
+__all__ = ["Routes", "Sink"]
 
 HASTEN_S = 0.001
 """How long the client is told to send what lingers: it heeds that only as long as the call lasts."""
 
-TOO_LARGE = "the record is larger than the topic's max.message.bytes"
 
-SinkEvent: TypeAlias = Delivered | DeliveryFailed | Parked | Unparked | TopicParked | TopicResumed
-
-
-@dataclass(slots=True)
-class Retired:
-    """A client that gets no more records, with those that it may still have."""
-
-    client: Producer
-    places: list[Place]
-    recall_at_s: float
-
-
-class Sink:
+class Sink(Outlet):
     """The producer of results and dead letters. Every method is the loop thread's alone, and none waits for ever."""
 
     def __init__(self, settings: Mapping[str, Value], routes: Routes) -> None:
@@ -74,16 +51,11 @@ class Sink:
         Raises:
             ClientError: the client refuses its settings.
         """
-        self._routes = routes
-        self._compresses = compresses(settings)
-        self._settings = {**routes.sizes(), **settings}
-        self._complaints = Complaints()
+        super().__init__(settings, routes)
         self._main = self._make({})
         self._apart: Producer | None = None
         """Made when first needed."""
         self._retired: list[Retired] = []
-        self._waiting: deque[HandOver] = deque()
-        """Handed over, and not (all) in the client yet: its queue is full, or a barrier is being passed."""
         self._sent: list[HandOver] = []
         """In the client since the last barrier, whole or in part."""
         self._again: deque[Place] = deque()
@@ -96,8 +68,6 @@ class Sink:
         self._suspected: set[Place] = set()
         """Suspects that the client apart has, and that the barrier waits for."""
         self._parking = Parking()
-        self._events: list[SinkEvent] = []
-        self._handed = self._delivered = Ticket(0)
         self._in_barrier = False
         self._lingers = False
         """The client was given records since it was last told to send all that it has."""
@@ -113,24 +83,6 @@ class Sink:
     def parked(self) -> int:
         """Outcomes that wait for their topic."""
         return len(self._parking)
-
-    def produce(self, action: Produce) -> None:
-        """Take results. What the client has no room for waits here and follows with later calls."""
-        self._take(self._routes.of_results(self, action))
-
-    def dead_letter(self, action: DeadLetter) -> None:
-        """Take dead letters; one too large for its topic becomes an envelope of headers."""
-        self._take(self._routes.of_letters(self, action))
-
-    def events(self) -> list[SinkEvent]:
-        """Return what became known since the last call, after giving the client a turn; never waits.
-
-        Raises:
-            ClientError: the client met a fatal error.
-        """
-        self._turn()
-        events, self._events = self._events, []
-        return events
 
     def flush(self, timeout_s: float) -> bool:
         """Pass a barrier behind all that was handed over, waiting up to `timeout_s`; tell whether it passed.
@@ -181,12 +133,7 @@ class Sink:
         self._suspects = _open(self._suspects)
         self._resumed = _open(self._resumed)
         self._returning = set(_open(self._returning))
-        for parked in self._parking.fence():
-            self._events.append(TopicResumed(parked.topic, parked.model))
-
-    def complaints(self) -> list[Complaint]:
-        """Return what the client complained about since the last call, each kind once."""
-        return self._complaints.take()
+        self._resume(self._parking.fence())
 
     def close(self) -> None:
         """Give up what is still in the client; flush first."""
@@ -197,23 +144,9 @@ class Sink:
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
-    def _make(self, settings: Mapping[str, Value]) -> Producer:
-        made: dict[str, Any] = {**self._settings, **settings}
-        made |= {"error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
-        try:
-            return Producer(made)
-        except KafkaException as error:
-            raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
-
     def _take(self, handed: HandOver) -> None:
         self._lingers = True
-        assert handed.ticket > self._handed, "tickets rise"
-        self._handed = handed.ticket
-        limit = self._routes.bytes_max.get(handed.topic)
-        if limit is not None and not self._compresses:
-            handed.measure(limit)
-        self._waiting.append(handed)
-        self._turn()
+        super()._take(handed)
 
     def _turn(self) -> None:
         """Serve reports, hand on what waits, and see whether the barrier passed."""
@@ -286,51 +219,29 @@ class Sink:
 
     def _send_stretch(self, handed: HandOver, stretch: range) -> bool:
         while handed.first < stretch.stop:
-            part = slice(handed.first, stretch.stop)
-            values = iter(handed.values[part])
-            columns = [repeat(handed.topic), values, handed.keys[part], repeat(-1), handed.reports()]
-            if handed.headers is not None:
-                columns += [repeat(None), repeat(0), handed.headers[part]]
             try:
-                deque(map(self._main.produce, *columns), maxlen=0)
+                send_stretch(self._main, handed, stretch.stop)
             except BufferError:
-                handed.first = stretch.stop - length_hint(values) - 1
                 return False
             except KafkaException as error:
-                refused = stretch.stop - length_hint(values) - 1
-                handed.first = refused + 1
-                handed.refuse(refused, error.args[0], is_alone=True)
+                handed.first += 1
+                handed.refuse(handed.first - 1, error.args[0], is_alone=True)
                 if handed.topic in self._parking:
                     for index in range(handed.first, stretch.stop):
                         self._wait_for_topic(handed, index)
                     handed.first = stretch.stop
-                continue
-            handed.first = stretch.stop
         return True
 
     def _send_one(self, handed: HandOver, index: int) -> bool:
         """Give the client one record; False if it has no room."""
         if index in handed.fenced:
             return True
-        key, value, headers = handed.row(index)
-        report = partial(handed.report_one, index)
         handed.reported.discard(index)
         try:
-            self._main.produce(handed.topic, value, key, -1, report, None, 0, headers)
-        except BufferError:
-            return False
+            return send_one(self._main, handed, index, partial(handed.report_one, index))
         except KafkaException as error:
             handed.refuse(index, error.args[0], is_alone=True)
-        return True
-
-    def _call(self, client_call: Callable[[float], int], timeout_s: float) -> None:
-        try:
-            client_call(timeout_s)
-        except Exception as error:  # flush raised SystemError after a fatal error
-            if isinstance(error, KafkaException):
-                self._complaints.note(error.args[0])
-            elif self._complaints.fatal is None:
-                raise
+            return True
 
     # -- a barrier that hangs ----------------------------------------------------------------------------------------
 
@@ -362,16 +273,14 @@ class Sink:
         self._suspected.clear()
 
     def _look_after(self, retired: Retired, now_s: float) -> None:
-        """See what a retired client has heard; what it would send again is called back."""
+        """See what a retired client has heard."""
         self._call(retired.client.poll, 0)
-        if len(retired.client) == 0:
-            self._retired.remove(retired)
-            for handed, index in retired.places:
-                if index not in handed.reported:
-                    self._unpark(handed, index)
-        elif now_s >= retired.recall_at_s:
-            retired.recall_at_s = now_s + RECALL_S
-            retired.client.purge(in_queue=True, in_flight=False)
+        if not retired.is_done(now_s):
+            return
+        self._retired.remove(retired)
+        for handed, index in retired.places:
+            if index not in handed.reported:
+                self._unpark(handed, index)
 
     # -- records apart -----------------------------------------------------------------------------------------------
 
@@ -390,19 +299,16 @@ class Sink:
     def _send_alone(self, handed: HandOver, index: int) -> bool:
         if self._apart is None:
             self._apart = self._make({"batch.num.messages": 1, "linger.ms": 0, "delivery.report.only.error": False})
-        key, value, headers = handed.row(index)
-        report = partial(self._heard_apart, handed, index)
-        is_probe = self._parking.is_probed(handed, index)
-        if not is_probe:
+        if not self._parking.is_probed(handed, index):
             self._suspected.add((handed, index))
         try:
-            self._apart.produce(handed.topic, value, key, -1, report, None, 0, headers)
-        except BufferError:
-            self._suspected.discard((handed, index))
-            return False
+            has_room = send_one(self._apart, handed, index, partial(self._heard_apart, handed, index))
         except KafkaException as error:
             self._refused_apart(handed, index, error.args[0])
-        return True
+            return True
+        if not has_room:
+            self._suspected.discard((handed, index))
+        return has_room
 
     def _heard_apart(self, handed: HandOver, index: int, error: KafkaError | None, _message: Message) -> None:
         """Take the report of a record that was sent alone."""
@@ -427,11 +333,10 @@ class Sink:
         if is_probe and handed.topic in self._parking:
             if self._parking.has(handed, index):
                 self._parking.failed(handed.topic, now_s)
-            self._resume_empty()
+            self._resume(self._parking.empty())
 
-    def _resume_empty(self) -> None:
-        for parked in self._parking.empty():
-            self._events.append(TopicResumed(parked.topic, parked.model))
+    def _resume(self, topics: Iterable[ParkedTopic]) -> None:
+        self._events.extend(TopicResumed(parked.topic, parked.model) for parked in topics)
 
     # -- from the hand-overs -----------------------------------------------------------------------------------------
 
@@ -493,57 +398,3 @@ class Sink:
 
 def _open(places: Iterable[Place]) -> deque[Place]:
     return deque((handed, index) for handed, index in places if index not in handed.fenced)
-
-
-class Stall:
-    """How long a barrier has made no progress, and what is to be done about it."""
-
-    def __init__(self) -> None:
-        """Start without a barrier."""
-        self._least = 0
-        self._since_s = 0.0
-        self._presence: Presence | None = None
-        self._was_absent = False
-        self._recalled_s: float | None = None
-
-    @property
-    def is_recalling(self) -> bool:
-        """Tell whether the client's queue was called back because of a stall."""
-        return self._recalled_s is not None
-
-    def begin(self, now_s: float) -> None:
-        """Take note that a barrier has begun."""
-        self._restart(now_s)
-        self._was_absent = False
-
-    def look(self, left: int, client: Producer, now_s: float) -> str:
-        """Say what to do, `left` records being in the clients: "", "absent", "recall" or "retire"."""
-        if self._recalled_s is not None:
-            if now_s - self._recalled_s < RECALL_S:
-                return ""
-            self._restart(now_s)
-            return "retire"
-        if self._presence is None:
-            if not self._least or left < self._least:
-                self._restart(now_s)
-                self._least = left
-            elif now_s - self._since_s >= STALL_S:
-                self._presence = Presence(client)
-            return ""
-        is_there = self._presence.is_there
-        if is_there is None:
-            return ""
-        was_absent, self._was_absent = self._was_absent, not is_there
-        self._presence = None
-        if not is_there or was_absent:
-            # Nobody there: asked again soon. There again: the client gets its time to send what it has.
-            self._since_s = now_s if is_there else now_s - STALL_S + RECALL_S
-            return "" if is_there else "absent"
-        self._recalled_s = now_s
-        return "recall"
-
-    def _restart(self, now_s: float) -> None:
-        self._least = 0
-        self._since_s = now_s
-        self._presence = None
-        self._recalled_s = None

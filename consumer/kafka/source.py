@@ -21,6 +21,7 @@ from consumer.core.types import Slice, TopicPartition
 from consumer.errors import ClientError
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
+from consumer.kafka.commits import Commits
 from consumer.kafka.errors import Complaint, Complaints, described
 from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged
 from consumer.kafka.options import InputOptions
@@ -71,6 +72,8 @@ class Source:
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
         self._needs_map = needs_map
         self._assignment = Assignment()
+        self._events: list[Event] = []
+        self._commits = Commits(self._assignment, self._events)
         self._changes = 0
         """Assignments and revocations so far."""
         self._inquiry: Inquiry | None = None
@@ -78,7 +81,6 @@ class Source:
         """Assigned, and never to be placed: their offset map is damaged."""
         self._gone_back: set[TopicPartition] = set()
         """Partitions to be placed again because the client went back behind their position."""
-        self._events: list[Event] = []
         self._raised: BaseException | None = None
         self._look_for_stalls_at_s = 0.0
         self._is_closing = False
@@ -93,7 +95,7 @@ class Source:
             self._client = Consumer(
                 {
                     **made,
-                    "on_commit": self._note_commit,
+                    "on_commit": self._commits.note,
                     "error_cb": self._complaints.note,
                     "logger": logging.getLogger(__name__),
                 }
@@ -132,7 +134,8 @@ class Source:
         admitted, gone_back = self._assignment.admit(sifted, now_s)
         for part in admitted:
             self._advance(part)
-        events, self._events = self._events, []
+        events = self._events.copy()
+        self._events.clear()
         if admitted:
             events.append(Fetched(admitted))
         elif now_s >= self._look_for_stalls_at_s:
@@ -158,24 +161,11 @@ class Source:
 
     def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Ask for a commit of next offsets with metadata; the answer is a `Committed` of a later fetch."""
-        wanted = self._committable(offsets)
-        if not wanted:
-            return
-        try:
-            self._client.commit(offsets=wanted, asynchronous=True)
-        except KafkaException as error:
-            self._events.append(_refused(wanted, error.args[0]))
+        self._commits.ask(self._client, offsets)
 
     def commit_now(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> list[Committed]:
         """Commit and wait for the answer; also inside `on_revoke`, for partitions that are about to go."""
-        wanted = self._committable(offsets)
-        if not wanted:
-            return []
-        try:
-            answered = self._client.commit(offsets=wanted, asynchronous=False)
-        except KafkaException as error:
-            return [_refused(wanted, error.args[0])]
-        return self._answers(answered or [])
+        return self._commits.ask_now(self._client, offsets)
 
     def group_metadata(self) -> bytes | None:
         """Return what a transaction's commit is to be fenced by; None unless this member has joined its group.
@@ -361,34 +351,7 @@ class Source:
             self._client.resume(_client_partitions([silent]))
             self._seek(silent)
 
-    # -- commits -----------------------------------------------------------------------------------------------------
-
-    def _committable(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> list[ClientPartition]:
-        """Leave out partitions that are not ours: the broker checks the generation of a commit, not ownership."""
-        return [
-            ClientPartition(each.topic, each.partition, offset, metadata)
-            for each, (offset, metadata) in offsets.items()
-            if each in self._assignment.owned
-        ]
-
-    def _answers(self, answered: Iterable[ClientPartition]) -> list[Committed]:
-        """Sort a commit's answer by what the broker said of each partition."""
-        by_error: dict[str | None, dict[TopicPartition, int]] = {}
-        for each in answered:
-            name = each.error.name() if each.error is not None else None
-            by_error.setdefault(name, {})[TopicPartition(each.topic, each.partition)] = each.offset
-        for partition, offset in by_error.get(None, {}).items():
-            if partition in self._assignment.owned:
-                self._assignment.committed[partition] = offset
-        return [Committed(offsets, name) for name, offsets in by_error.items()]
-
     # -- callbacks: they run inside the client's calls, on the same thread, and never raise ---------------------------
-
-    def _note_commit(self, error: KafkaError | None, answered: list[ClientPartition]) -> None:
-        if error is not None:
-            self._events.append(_refused(answered, error))
-        else:
-            self._events.extend(self._answers(answered))
 
     def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         self._changes += 1
@@ -432,7 +395,3 @@ def _partitions(partitions: Iterable[ClientPartition]) -> list[TopicPartition]:
 
 def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
     return [ClientPartition(each.topic, each.partition) for each in partitions]
-
-
-def _refused(wanted: Iterable[ClientPartition], error: KafkaError) -> Committed:
-    return Committed({TopicPartition(each.topic, each.partition): each.offset for each in wanted}, error.name())

@@ -17,105 +17,35 @@ two would fence each other for ever. A transaction that outlived its timeout loo
 age decides.
 """
 
-import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
-from operator import length_hint
-from typing import Any, TypeAlias
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
-from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka import KafkaError, KafkaException, Message
 
-from consumer.core.actions import DeadLetter, Produce
-from consumer.core.events import Committed, Delivered, DeliveryFailed
+from consumer.core.events import Delivered, DeliveryFailed
 from consumer.core.types import Failure, Ticket, TopicPartition
-from consumer.errors import BrokerError, ClientError, FencedError
-from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.errors import FencedError
+from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
+from consumer.kafka.operations import Attempt, Offsets, Operation, discard, end
+from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
-from consumer.kafka.routes import Routes, compresses
+from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
-from consumer.kafka.sink import TOO_LARGE
+from consumer.kafka.succession import START_TIMEOUT_S, Succession
 
-START_TIMEOUT_S = 30.0
-"""How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
-RETRY_S = 0.05
-CALL_TIMEOUT_S = 5.0
-"""How long one call of the client may take before it is called again to go on; without a limit it was seen to hang."""
-HANG_S = 20.0
-"""How long the client may take to end a transaction before it is given up for another one."""
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 """Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
-NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 NOT_A_MEMBER = "UNKNOWN_MEMBER_ID"
-
-Offsets: TypeAlias = Mapping[TopicPartition, tuple[int, str]]
-"""Next offsets with their metadata."""
-SinkEvent: TypeAlias = Delivered | DeliveryFailed | Committed
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A commit that was asked for."""
-
-    offsets: Offsets
-    metadata: bytes
-    """The group's, of the moment of asking."""
-
-    def answer(self, error: str | None) -> Committed:
-        """Say how it went."""
-        return Committed({partition: offset for partition, (offset, _) in self.offsets.items()}, error)
+BROKE = "the producer broke and is made anew: what no commit confirmed is produced again"
+HUNG = "the producer did not come back from the end of a transaction and is made anew: what no commit confirmed is \
+produced again"
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ended. Without errors, the transaction was committed or, where none was asked for, aborted."""
-
-    error: KafkaError | None = None
-    """Why the transaction was aborted instead."""
-    fatal: KafkaError | None = None
-    """Why the client is of no use any more; whether the transaction was committed is not known then."""
-    client: Producer | None = None
-    """The new client, where one was made."""
-    is_committed: bool = False
-    """What the new client found of the transaction whose end was not known."""
-
-
-class Operation:
-    """A blocking call in a thread of its own."""
-
-    def __init__(self, call: Callable[[], Ending], attempt: Attempt | None) -> None:
-        """Begin it; `attempt` is the commit that it is about."""
-        self.attempt = attempt
-        self.ending = Ending()
-        self._raised: BaseException | None = None
-        self._call = call
-        self._thread = threading.Thread(target=self._run, name="sink-transaction", daemon=True)
-        self._thread.start()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for its end; tell whether it has come."""
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            return False
-        if self._raised is not None:
-            raise self._raised
-        return True
-
-    def _run(self) -> None:
-        try:
-            self.ending = self._call()
-        except BaseException as error:  # noqa: BLE001 - kept, and raised in the loop's thread
-            self._raised = error
-
-
-class TransactionalSink:
+class TransactionalSink(Outlet):
     """The producer of results, dead letters and commits. Every method is the loop thread's; none waits for ever."""
 
     def __init__(
@@ -139,17 +69,9 @@ class TransactionalSink:
             BrokerError: the brokers cannot do transactions, refuse them, or do not answer.
             FencedError: another instance has the same transactional.id.
         """
-        self._routes = routes
-        self._committed = committed
-        self._compresses = compresses(settings)
-        self._settings = {**routes.sizes(), **settings}
+        super().__init__(settings, routes)
         self._id = str(settings["transactional.id"])
         self._timeout_s = float(settings["transaction.timeout.ms"]) / 1000
-        self._complaints = Complaints()
-        self._events: list[SinkEvent] = []
-        self._handed = self._delivered = Ticket(0)
-        self._waiting: deque[HandOver] = deque()
-        """Handed over and in no transaction yet."""
         self._retained: list[HandOver] = []
         """In the open transaction, or in one that was aborted."""
         self._unsent: deque[HandOver] = deque()
@@ -167,8 +89,8 @@ class TransactionalSink:
         """The open transaction cannot be committed."""
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
-        self._client = self._make()
-        self._start(start_timeout_s)
+        self._succession = Succession(partial(self._make, {}), self._id, committed)
+        self._client = self._succession.begin(start_timeout_s, self._complaints)
 
     @property
     def in_flight(self) -> int:
@@ -178,25 +100,6 @@ class TransactionalSink:
     @property
     def _is_passing(self) -> bool:
         return self._barrier is not None
-
-    def produce(self, action: Produce) -> None:
-        """Take results."""
-        self._take(self._routes.of_results(self, action))
-
-    def dead_letter(self, action: DeadLetter) -> None:
-        """Take dead letters; one too large for its topic becomes an envelope of headers."""
-        self._take(self._routes.of_letters(self, action))
-
-    def events(self) -> list[SinkEvent]:
-        """Return what became known since the last call, after giving the client a turn; never waits.
-
-        Raises:
-            FencedError: another instance has the same transactional.id.
-            ClientError: the client cannot be made again.
-        """
-        self._turn()
-        events, self._events = self._events, []
-        return events
 
     def flush(self, timeout_s: float) -> bool:
         """Seal the transaction behind all that was handed over and pass a barrier; tell whether it passed.
@@ -254,34 +157,23 @@ class TransactionalSink:
         if any(retained) and (self._operation is None or self._operation.attempt is None):
             self._condemn()
 
-    def complaints(self) -> list[Complaint]:
-        """Return what the client complained about since the last call, each kind once."""
-        return self._complaints.take()
-
     def close(self) -> None:
         """Abort what is open, and give up what is still in the client; flush and commit first."""
         if self._operation is None and self._began_s is not None and self._complaints.fatal is None:
-            self._operation = Operation(partial(_end, self._client, None), None)
+            self._operation = Operation(partial(end, self._client, None), None)
         if self._operation is not None:
             self._operation.wait(1.0)
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
-    def _take(self, handed: HandOver) -> None:
-        assert handed.ticket > self._handed, "tickets rise"
-        self._handed = handed.ticket
-        limit = self._routes.bytes_max.get(handed.topic)
-        if limit is not None and not self._compresses:
-            handed.measure(limit)
-        self._waiting.append(handed)
-        self._turn()
-
     def _turn(self) -> None:
         """See how far everything is, and do what comes next."""
         if self._operation is not None:
-            if not self._operation.wait(0):
-                return
-            self._finish(self._operation)
+            if self._operation.wait(0):
+                self._finish(self._operation)
+            elif self._operation.is_hung():
+                self._operation.abandon()
+                self._replace("_TIMED_OUT", HUNG, self._operation.attempt)
         if self._operation is None:
             self._call(self._client.poll, 0)
             self._look_for_trouble()
@@ -290,7 +182,7 @@ class TransactionalSink:
         if self._operation is None and self._is_all_sent():
             self._pass_barrier()
             if self._attempt is not None and self._begin():
-                call = partial(_end, self._client, self._attempt)
+                call = partial(end, self._client, self._attempt)
                 self._operation, self._attempt = Operation(call, self._attempt), None
 
     def _wait(self, timeout_s: float) -> None:
@@ -331,7 +223,7 @@ class TransactionalSink:
         is_ending = self._began_s is not None and (self._is_condemned or self._is_old())
         if is_ending or self._complaints.fatal is not None:
             # A client that broke says only here why.
-            self._operation = Operation(partial(_end, self._client, None), None)
+            self._operation = Operation(partial(end, self._client, None), None)
         elif self._is_condemned:
             self._again()
 
@@ -357,27 +249,8 @@ class TransactionalSink:
 
     # -- towards the client ------------------------------------------------------------------------------------------
 
-    def _make(self) -> Producer:
-        made: dict[str, Any] = {**self._settings, "error_cb": self._complaints.note}
-        try:
-            return Producer({**made, "logger": logging.getLogger(__name__)})
-        except KafkaException as error:
-            raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
-
-    def _start(self, timeout_s: float) -> None:
-        try:
-            self._client.init_transactions(timeout_s)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            self._call(self._client.poll, 0)
-            reasons = [each.message for each in self._complaints.take() if each.name != error.name()]
-            why = f"; {reasons[0]}" if reasons else ""
-            raise BrokerError(f"{NO_TRANSACTIONS}: {described(error)}{why}") from None
-
     def _send(self, handed: HandOver) -> bool:
-        """Give the client what is left of a hand-over; tell whether it took all. The loop over records is in C."""
+        """Give the client what is left of a hand-over; tell whether it took all."""
         if not self._begin():
             return False
         for stretch in handed.stretches():
@@ -386,28 +259,20 @@ class TransactionalSink:
                 handed.first = stretch.stop
                 handed.condemn(stretch.start, "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
                 continue
-            part = slice(stretch.start, stretch.stop)
-            values = iter(handed.values[part])
-            columns = [repeat(handed.topic), values, handed.keys[part], repeat(-1), handed.reports()]
-            if handed.headers is not None:
-                columns += [repeat(None), repeat(0), handed.headers[part]]
             try:
-                deque(map(self._client.produce, *columns), maxlen=0)
+                send_stretch(self._client, handed, stretch.stop)
             except BufferError:
-                handed.first = stretch.stop - length_hint(values) - 1
                 return False
             except KafkaException as error:
-                handed.refuse(stretch.stop - length_hint(values) - 1, error.args[0], is_alone=True)
+                handed.refuse(handed.first, error.args[0], is_alone=True)
                 self._is_condemned = True
                 return False
         handed.first = len(handed.values)
         return True
 
     def _send_alone(self, handed: HandOver, index: int) -> None:
-        key, value, headers = handed.row(index)
-        report = partial(self._heard_alone, handed, index)
         try:
-            self._client.produce(handed.topic, value, key, -1, report, None, 0, headers)
+            send_one(self._client, handed, index, partial(self._heard_alone, handed, index))
         except KafkaException as error:
             handed.refuse(index, error.args[0], is_alone=True)
 
@@ -416,15 +281,6 @@ class TransactionalSink:
         if error is not None:
             handed.refuse(index, error, is_alone=True)
 
-    def _call(self, client_call: Callable[[float], int], timeout_s: float) -> None:
-        try:
-            client_call(timeout_s)
-        except Exception as error:  # flush raised SystemError after a fatal error
-            if isinstance(error, KafkaException):
-                self._complaints.note(error.args[0])
-            elif self._complaints.fatal is None:
-                raise
-
     # -- ends of transactions ----------------------------------------------------------------------------------------
 
     def _finish(self, operation: Operation) -> None:
@@ -432,12 +288,12 @@ class TransactionalSink:
         self._operation = None
         ending, attempt = operation.ending, operation.attempt
         if ending.fatal is not None or (self._complaints.fatal is not None and ending.client is None):
-            self._replace(ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name, attempt)
+            name = ending.fatal.name() if ending.fatal is not None else self._complaints.fatal_name
+            self._replace(name, BROKE, attempt)
             return
         if ending.client is not None:
-            old, self._client = [self._client], ending.client
-            # A client that broke may hang while it is taken down.
-            threading.Thread(target=old.clear, name="sink-discard", daemon=True).start()
+            discard(self._client)
+            self._client = ending.client
         self._began_s = None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
@@ -462,45 +318,14 @@ class TransactionalSink:
             handed.restart()
             self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
 
-    def _replace(self, name: str, attempt: Attempt | None) -> None:
+    def _replace(self, name: str, why: str, attempt: Attempt | None) -> None:
         """Make another client, unless another instance wants to be the only one."""
         is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
         if name == "_FENCED" and not is_timed_out:
             raise FencedError(self._id)
         self._complaints = Complaints()
-        self._complaints.add(name, "the producer broke and is made anew: what no commit confirmed is produced again")
-        self._operation = Operation(partial(self._rebuild, attempt), attempt)
-
-    def _rebuild(self, attempt: Attempt | None) -> Ending:
-        """Make a client, which ends the old one's transaction, and find out how that ended; in a thread."""
-        self._client.purge()
-        client = self._make()
-        while not self._is_begun(client):
-            client = self._make()
-        if attempt is None:
-            return Ending(client=client)
-        while True:
-            try:
-                found = self._committed(list(attempt.offsets))
-            except (KafkaException, BrokerError):
-                time.sleep(1.0)
-                continue
-            # One transaction: one of its offsets, with its metadata, tells of all.
-            is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
-            return Ending(client=client, is_committed=is_committed)
-
-    def _is_begun(self, client: Producer) -> bool:
-        """Have the coordinator end the old transaction; False if it does not answer this client."""
-        try:
-            _repeat(client.init_transactions, time.monotonic() + HANG_S)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            if not error.retriable():
-                raise ClientError(f"the producer cannot be made anew: {described(error)}") from None
-            return False
-        return True
+        self._complaints.add(name, why)
+        self._operation = Operation(partial(self._succession.take_over, attempt), attempt)
 
     # -- from the hand-overs; in an aborting thread too, where they say nothing new ------------------------------------
 
@@ -530,42 +355,3 @@ class TransactionalSink:
             self._is_condemned = True
         handed.fenced.add(index)
         self._events.append(DeliveryFailed(handed.ticket, index, failure))
-
-
-def _end(client: Producer, attempt: Attempt | None) -> Ending:
-    """Commit the open transaction, or abort it if none is asked for or it cannot be committed; in a thread."""
-    refused: KafkaError | None = None
-    until_s = time.monotonic() + HANG_S
-    try:
-        if attempt is not None:
-            try:
-                send = partial(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
-                _repeat(send, until_s)
-                _repeat(client.commit_transaction, until_s)
-            except KafkaException as raised:
-                refused = raised.args[0]
-                if refused.fatal() or refused.retriable():
-                    return Ending(fatal=refused)
-            else:
-                return Ending()
-        _repeat(client.abort_transaction, until_s)
-    except KafkaException as raised:
-        return Ending(fatal=raised.args[0])
-    return Ending(error=refused)
-
-
-def _repeat(call: Callable[[float], object], until_s: float) -> None:
-    """Call until the client does not say that the same call may work later, or the time is over."""
-    while True:
-        try:
-            call(CALL_TIMEOUT_S)
-        except KafkaException as raised:
-            if not raised.args[0].retriable() or time.monotonic() >= until_s:
-                raise
-            time.sleep(RETRY_S)
-        else:
-            return
-
-
-def _positions(offsets: Offsets) -> list[ClientPartition]:
-    return [ClientPartition(*partition, offset, metadata) for partition, (offset, metadata) in offsets.items()]

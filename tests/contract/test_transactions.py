@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ from consumer.core.events import Assigned, Committed, Delivered, DeliveryFailed
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.demo.broker import Broker, Feature
 from consumer.errors import BrokerError, ExitCode, FencedError
-from consumer.kafka import transactions
+from consumer.kafka import operations, transactions
+from consumer.kafka.operations import AbandonedError, Attempt, Ending, Operation
 from consumer.kafka.sink import Routes
-from consumer.kafka.transactions import Attempt, Ending, TransactionalSink
+from consumer.kafka.transactions import TransactionalSink
 from tests import brokers
 from tests.contract.clients import Reader, Told, new_group, reader, run_of, transactional_sink, turn_until
 
@@ -273,7 +275,7 @@ scene = Scene(start(), *sys.argv[1:4], group=sys.argv[4])
 scene.hand(b"dead")
 scene.pass_barrier()
 if sys.argv[5] == "offsets":
-    from consumer.kafka.transactions import Attempt, _positions
+    from consumer.kafka.operations import Attempt, _positions
     attempt = Attempt({scene.mine: (101, "")}, scene.member.source.group_metadata())
     scene.out._client.send_offsets_to_transaction(_positions(attempt.offsets), attempt.metadata)
 os.kill(os.getpid(), 9)
@@ -331,15 +333,15 @@ def test_a_client_that_breaks_in_a_commit_asks_what_became_of_it(
     """After a fatal error in a commit the committed offsets decide: nothing is lost, and nothing doubled."""
     scene.hand(b"a")
     scene.pass_barrier()
-    end = transactions._end
+    end = operations.end
 
-    def break_down(client: Any, attempt: Attempt | None) -> Ending:
-        monkeypatch.setattr(transactions, "_end", end)
+    def break_down(client: Any, attempt: Attempt | None, operation: Operation) -> Ending:
+        monkeypatch.setattr(transactions, "end", end)
         if was_committed:
-            assert end(client, attempt) == Ending()
+            assert end(client, attempt, operation) == Ending()
         return Ending(fatal=KafkaError(KafkaError._FATAL))
 
-    monkeypatch.setattr(transactions, "_end", break_down)
+    monkeypatch.setattr(transactions, "end", break_down)
     answer = scene.commit(101)
     if was_committed:
         assert answer.error is None
@@ -351,6 +353,41 @@ def test_a_client_that_breaks_in_a_commit_asks_what_became_of_it(
     scene.hand(b"b")
     scene.pass_barrier()
     assert scene.commit(102).error is None
+    assert scene.visible() == Counter([b"a", b"b"])
+
+
+@pytest.mark.parametrize("was_committed", [True, False])
+def test_a_client_that_never_comes_back_is_left_behind(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, was_committed: bool
+) -> None:
+    """A call that does not return costs its deadline; another client goes on, and a late return changes nothing."""
+    monkeypatch.setattr(operations, "OVERDUE_S", 0.5)
+    scene.hand(b"a")
+    scene.pass_barrier()
+    end = operations.end
+    may_return = threading.Event()
+    late: list[Operation] = []
+
+    def hang(client: Any, attempt: Attempt | None, operation: Operation) -> Ending:
+        monkeypatch.setattr(transactions, "end", end)
+        late.append(operation)
+        if was_committed:
+            assert end(client, attempt, operation) == Ending()
+        operation.repeat(lambda _: may_return.wait(), time.monotonic())
+        return end(client, attempt, operation)
+
+    monkeypatch.setattr(transactions, "end", hang)
+    answer = scene.commit(101)
+    assert (answer.error is None) == was_committed
+    if not was_committed:
+        assert scene.commit(101).error is None
+    may_return.set()
+    with pytest.raises(AbandonedError):
+        late[0].wait(10)
+    scene.hand(b"b")
+    scene.pass_barrier()
+    assert scene.commit(102).error is None
+    assert scene.offsets() == {0: 102}
     assert scene.visible() == Counter([b"a", b"b"])
 
 

@@ -29,16 +29,7 @@ def test_connections_cut_again_and_again_lose_nothing(cluster: Cluster, stage_of
     assert program.stop() == 0
 
 
-HANGS = "after a lost answer to a produce request the client's send_offsets_to_transaction does not return"
-
-
-@pytest.mark.parametrize(
-    "delivery",
-    [
-        "at-least-once",
-        pytest.param("exactly-once", marks=[pytest.mark.soak, pytest.mark.xfail(strict=True, reason=HANGS)]),
-    ],
-)
+@EVERY_MODE
 def test_lost_answers_and_torn_frames_double_nothing(cluster: Cluster, stage_of: StageOf) -> None:
     """What the broker took though its answer was lost is neither produced twice nor committed wrongly."""
     stage = stage_of({"a": double(delay_s=0.005)})
