@@ -90,7 +90,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """Write it for people."""
-        yield f"soak of {self.minutes:g} min, seed {self.seed}, {self.delivery}, {self.members} members, {self.broker}"
+        yield f"{self.minutes:.1f} min, seed {self.seed}, {self.delivery}, {self.members} members, {self.broker}"
         yield ""
         yield f"{'fault':28} {'times':>5} {'recovery median':>16} {'max':>8}"
         by_kind: dict[Kind, list[Survived]] = defaultdict(list)

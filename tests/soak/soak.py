@@ -73,10 +73,14 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
         **({"delivery": options.delivery} if options.delivery != "at-least-once" else {}),
     }
     shutil.copy(MODELS_FILE, directory)
-    with Stage(broker, directory, _models(flag), partitions=8, settings=settings) as stage:
+    models = _models(flag)
+    if options.kills:
+        # Workers are to die by the plan alone.
+        del models["crashing"]
+    with Stage(broker, directory, models, partitions=8, settings=settings) as stage:
         crew = Crew(stage, options.members, options.workers, flag)
         crew.wait_ready()
-        rates = _rates(options.rate)
+        rates = dict.fromkeys(models, options.rate / len(models))
         load = Load(broker.bootstrap_servers, stage.requests, stage.partitions, rates, stage.sent)
         vitals, marks = Vitals(crew.processes), Marks(stage)
         sampler = Sampler(
@@ -115,11 +119,6 @@ def _models(flag: Path) -> dict[str, dict[str, Any]]:
         # Not on the first worker: that one is to live.
         "crashing": {**double(), "workers": [1]},
     }
-
-
-def _rates(total: float) -> dict[str, float]:
-    names = list(_models(Path()))
-    return dict.fromkeys(names, total / len(names))
 
 
 def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable[[str], None]) -> None:
