@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.models_for_tests import SLEEPER
 from tests.e2e.stage import Program, Stage, double
 from tests.faults.cluster import SESSION_TIMEOUT_S, Cluster
-from tests.faults.conftest import EVERY_MODE, TRANSACTION_TIMEOUT_S, Measured, StageOf
+from tests.faults.conftest import TRANSACTION_TIMEOUT_S, Measured, StageOf
 from tests.faults.proxy import Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -114,14 +114,12 @@ def points_of(stage: Stage, points: list[Point], transactional: list[Point]) -> 
     return [*(point for point in points if point.api is not Api.OFFSET_COMMIT), *transactional]
 
 
-@EVERY_MODE
 def test_killed_before_anything_is_delivered(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL on the way to the first delivery: nothing is lost, nothing is done twice."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
     kill_at_each(cluster, stage, [point for point in FIRST_POINTS if point.doubled_max == 0])
 
 
-@EVERY_MODE
 def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL around deliveries and commits: nothing is lost, and only what no commit covered is doubled."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
@@ -129,7 +127,6 @@ def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf)
     kill_at_each(cluster, stage, points_of(stage, points, FIRST_TRANSACTION_POINTS))
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_killed_at_every_other_point(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL at all further points of the protocol."""
@@ -137,7 +134,6 @@ def test_killed_at_every_other_point(cluster: Cluster, stage_of: StageOf) -> Non
     kill_at_each(cluster, stage, points_of(stage, MORE_POINTS, MORE_TRANSACTION_POINTS))
 
 
-@EVERY_MODE
 def test_a_frozen_member_comes_back_as_a_stranger(cluster: Cluster, stage_of: StageOf) -> None:
     """Stopped for longer than its session, a member's late commits change nothing: the other one has all."""
     stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)
@@ -159,7 +155,6 @@ def test_a_frozen_member_comes_back_as_a_stranger(cluster: Cluster, stage_of: St
     assert (first.stop(), second.stop()) == (0, 0)
 
 
-@EVERY_MODE
 def test_a_killed_member_is_replaced_within_its_session(
     cluster: Cluster, stage_of: StageOf, measured: Measured
 ) -> None:
