@@ -25,6 +25,7 @@ from consumer.core.types import TopicPartition
 from consumer.errors import ConsumerError, ExitCode
 from consumer.kafka.admin import Admin
 from consumer.kafka.memory import keep_pages
+from consumer.kafka.pretence import examine
 from consumer.kafka.settings import ClientSettings, compose
 from consumer.kafka.sink import Routes, Sink
 from consumer.kafka.source import Source
@@ -116,7 +117,11 @@ def _sink(settings: Settings, clients: ClientSettings, topics: "Topics") -> Sink
     """Make the sink that the kind of delivery asks for."""
     if not _is_exactly_once(settings):
         return Sink(clients.producer, topics.routes())
-    return TransactionalSink(clients.producer, topics.routes(), partial(topics.committed, clients.consumer["group.id"]))
+    routes = topics.routes()
+    asking = partial(
+        examine, clients.admin, str(clients.producer["transactional.id"]), next(iter(routes.results.values()))
+    )
+    return TransactionalSink(clients.producer, routes, partial(topics.committed, clients.consumer["group.id"]), asking)
 
 
 def _leave(exit_code: int) -> None:

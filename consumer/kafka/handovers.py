@@ -64,6 +64,8 @@ class HandOver:
     """Records of partitions that were taken away: nobody may send them any more."""
     parked: set[int] = field(default_factory=set)
     """Records of which the core was told that no barrier delivers them."""
+    is_resolved: bool = False
+    """The core was told that what was parked is delivered."""
     reported: set[int] = field(default_factory=set)
     """Records that a client gave back or failed: it has them no more."""
     apart: set[int] = field(default_factory=set)

@@ -65,6 +65,9 @@ class Outlet(Reporter):
         """Return what the client complained about since the last call, each kind once."""
         return self._complaints.take()
 
+    def _tell(self, event: SinkEvent) -> None:
+        self._events.append(event)
+
     @abstractmethod
     def _turn(self) -> None:
         """Serve reports, and do what comes next."""
@@ -78,11 +81,10 @@ class Outlet(Reporter):
         self._waiting.append(handed)
         self._turn()
 
-    def _make(self, settings: Mapping[str, Value]) -> Producer:
-        made: dict[str, Any] = {**self._settings, **settings}
-        made |= {"error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
+    def _make(self, settings: Mapping[str, Any]) -> Producer:
+        made: dict[str, Any] = {"error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
         try:
-            return Producer(made)
+            return Producer({**made, **self._settings, **settings})
         except KafkaException as error:
             raise ClientError(f"the producer cannot start: {error.args[0].str()}") from None
 

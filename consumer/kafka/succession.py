@@ -9,6 +9,7 @@ ended, where it is not known, the group's committed offsets tell.
 import contextlib
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -20,6 +21,7 @@ from consumer.kafka.operations import HANG_S, Attempt, Ending, Offsets, Operatio
 START_TIMEOUT_S = 30.0
 """How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
 ASK_AGAIN_S = 1.0
+EXAMINATION_WAIT_S = 0.1
 NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 
 
@@ -37,27 +39,35 @@ class Succession:
         self._id = transactional_id
         self._committed = committed
 
-    def begin(self, timeout_s: float, complaints: Complaints) -> Producer:
+    def begin(
+        self,
+        complaints: Complaints,
+        examine: Callable[[Producer, Operation], Ending] | None = None,
+        timeout_s: float = START_TIMEOUT_S,
+    ) -> Producer:
         """Make the first client, and have the coordinator end what a predecessor has left open.
+
+        Args:
+            complaints: where the client's are; they may know why it does not begin.
+            examine: finds out whether the brokers only pretend (`pretence.examine`).
+            timeout_s: how long the coordinator may take.
 
         Raises:
             ClientError: the client refuses its settings.
-            BrokerError: the brokers cannot do transactions, refuse them, or do not answer; `complaints` may know why.
+            BrokerError: the brokers cannot do transactions, refuse them, or do not answer.
             FencedError: another instance has the same transactional.id.
         """
-        client = self._make()
-        try:
-            client.init_transactions(timeout_s)
-        except KafkaException as raised:
-            error = raised.args[0]
-            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
-                raise FencedError(self._id) from None
-            with contextlib.suppress(KafkaException):  # a client that broke only repeats that it did
-                client.poll(0)
-            reasons = [each.message for each in complaints.take() if each.name != error.name()]
-            why = f"; {reasons[0]}" if reasons else ""
-            raise BrokerError(f"{NO_TRANSACTIONS}: {described(error)}{why}") from None
-        return client
+        client = self._first(complaints, timeout_s)
+        if examine is None:
+            return client
+        operation = Operation(partial(examine, client), None)
+        while not (has_ended := operation.wait(EXAMINATION_WAIT_S)) and not operation.is_hung():
+            pass
+        if has_ended and operation.ending.fatal is None:
+            return client
+        operation.abandon()
+        discard(client)
+        return self._first(complaints, timeout_s)
 
     def take_over(self, attempt: Attempt | None, operation: Operation) -> Ending:
         """Make a client, which ends the old one's transaction, and find out how that ended; in a thread.
@@ -94,3 +104,18 @@ class Succession:
                 raise ClientError(f"the producer cannot be made anew: {described(error)}") from None
             return False
         return True
+
+    def _first(self, complaints: Complaints, timeout_s: float) -> Producer:
+        client = self._make()
+        try:
+            client.init_transactions(timeout_s)
+        except KafkaException as raised:
+            error = raised.args[0]
+            if error.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
+                raise FencedError(self._id) from None
+            with contextlib.suppress(KafkaException):  # a client that broke only repeats that it did
+                client.poll(0)
+            reasons = [each.message for each in complaints.take() if each.name != error.name()]
+            why = f"; {reasons[0]}" if reasons else ""
+            raise BrokerError(f"{NO_TRANSACTIONS}: {described(error)}{why}") from None
+        return client

@@ -22,24 +22,27 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer.core.events import Delivered, DeliveryFailed
+from consumer.core.events import Delivered, DeliveryFailed, Unparked
 from consumer.core.types import Failure, Ticket, TopicPartition
 from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
-from consumer.kafka.operations import Attempt, Offsets, Operation, discard, end
+from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
 from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
-from consumer.kafka.succession import START_TIMEOUT_S, Succession
+from consumer.kafka.succession import Succession
+from consumer.kafka.trials import SILENT, Trials
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
 """Pause before what an abort left over is produced again, where a topic was at fault: doubled up to this."""
 NOT_A_MEMBER = "UNKNOWN_MEMBER_ID"
+ALSO_RECALLED = frozenset({"_PURGE_INFLIGHT", "_STATE"})
+"""What else the client says of records that are not in a transaction because that has failed."""
 BROKE = "the producer broke and is made anew: what no commit confirmed is produced again"
 HUNG = "the producer did not come back from the end of a transaction and is made anew: what no commit confirmed is \
 produced again"
@@ -53,7 +56,7 @@ class TransactionalSink(Outlet):
         settings: Mapping[str, Value],
         routes: Routes,
         committed: Callable[[Collection[TopicPartition]], Offsets],
-        start_timeout_s: float = START_TIMEOUT_S,
+        examine: Callable[[Producer, Operation], Ending] | None = None,
     ) -> None:
         """Make the client and have the coordinator end what a predecessor with the same id has left open.
 
@@ -62,7 +65,7 @@ class TransactionalSink(Outlet):
             routes: where outcomes go.
             committed: asks for the group's committed offsets (`Admin.committed`); called from a thread, after a fatal
                 error only, and asked again if it raises a KafkaException or a BrokerError.
-            start_timeout_s: how long the coordinator may take.
+            examine: finds out whether the brokers only pretend to have transactions (`pretence.examine`).
 
         Raises:
             ClientError: the client refuses its settings.
@@ -87,15 +90,21 @@ class TransactionalSink(Outlet):
         self._operation: Operation | None = None
         self._is_condemned = False
         """The open transaction cannot be committed."""
+        self._is_explained = False
+        """No topic is at fault that it cannot."""
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
         self._succession = Succession(partial(self._make, {}), self._id, committed)
-        self._client = self._succession.begin(start_timeout_s, self._complaints)
+        self._client = self._succession.begin(self._complaints, examine)
+        apart = {"transactional.id": f"{self._id}.probe", "error_cb": lambda _: None, "logger": SILENT}
+        self._trials = Trials(partial(self._make, apart), self._tell)
+        self._returning: list[HandOver] = []
+        """Parked, and in the transaction again."""
 
     @property
     def in_flight(self) -> int:
         """Outcomes handed over that no commit has confirmed."""
-        return sum(len(each.values) for each in (*self._waiting, *self._retained))
+        return sum(len(each.values) for each in (*self._waiting, *self._retained)) + len(self._trials)
 
     @property
     def _is_passing(self) -> bool:
@@ -150,6 +159,7 @@ class TransactionalSink(Outlet):
         retained = [handed.fence(partitions) for handed in self._retained]
         for handed in self._waiting:
             handed.fence(partitions)
+        self._trials.fence(partitions)
         attempt = self._attempt
         if attempt is not None and not attempt.offsets.keys().isdisjoint(partitions):
             self._attempt = None
@@ -174,12 +184,14 @@ class TransactionalSink(Outlet):
             elif self._operation.is_hung():
                 self._operation.abandon()
                 self._replace("_TIMED_OUT", HUNG, self._operation.attempt)
+        self._trials.turn(self._delivered)
         if self._operation is None:
             self._call(self._client.poll, 0)
             self._look_for_trouble()
         if self._operation is None:
             self._fill()
         if self._operation is None and self._is_all_sent():
+            self._unpark()
             self._pass_barrier()
             if self._attempt is not None and self._begin():
                 call = partial(end, self._client, self._attempt)
@@ -195,11 +207,16 @@ class TransactionalSink(Outlet):
 
     def _fill(self) -> None:
         """Give the client what the transaction is to hold."""
-        if time.monotonic() < self._not_before_s:
+        for handed in self._trials.cleared(with_parked=not self._is_sealed):
+            self._retained.append(handed)
+            self._enlist(handed)
+        if time.monotonic() < self._not_before_s or self._trials.is_undecided:
             return
         while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):
-            self._retained.append(self._waiting[0])
-            self._unsent.append(self._waiting.popleft())
+            handed = self._waiting.popleft()
+            if not self._trials.takes(handed):
+                self._retained.append(handed)
+                self._unsent.append(handed)
         # What an abort left over waits for the next barrier or commit: an open transaction grows old.
         if self._is_sealed and self._barrier is None and self._attempt is None:
             return
@@ -209,8 +226,17 @@ class TransactionalSink(Outlet):
             self._send_alone(*self._suspects.popleft())
 
     def _is_all_sent(self) -> bool:
-        is_left = self._unsent or self._suspects or len(self._client) or self._is_condemned
+        is_left = self._unsent or self._suspects or len(self._client) or self._is_condemned or self._trials.is_undecided
         return not is_left and time.monotonic() >= self._not_before_s
+
+    def _unpark(self) -> None:
+        """Tell of what was parked and is in the transaction now: the next commit may name it."""
+        for handed in self._returning:
+            handed.is_resolved = True
+            for index in sorted(handed.parked - handed.fenced):
+                self._events.append(Unparked(handed.ticket, index))
+            handed.parked.clear()
+        self._returning.clear()
 
     def _pass_barrier(self) -> None:
         if self._barrier is not None:
@@ -234,7 +260,7 @@ class TransactionalSink(Outlet):
 
     def _condemn(self) -> None:
         if self._retained:
-            self._is_condemned = True
+            self._is_condemned = self._is_explained = True
 
     def _begin(self) -> bool:
         """Have a transaction open; False if the client cannot, which the next turn looks into."""
@@ -297,8 +323,7 @@ class TransactionalSink(Outlet):
         self._began_s = None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
-            self._is_sealed = False
-            self._is_condemned = False
+            self._is_sealed = self._is_condemned = self._is_explained = False
             self._backoff_s = BACKOFF_S
             self._events.append(attempt.answer(None))
             return
@@ -309,20 +334,34 @@ class TransactionalSink(Outlet):
             self._events.append(attempt.answer(ending.error.name() if ending.error is not None else "_FATAL"))
 
     def _again(self) -> None:
-        """Have everything that is retained produced again."""
-        self._is_condemned = False
-        self._retained = [handed for handed in self._retained if not handed.is_fenced]
-        self._unsent = deque(self._retained)
+        """Have everything that is retained produced again, but for topics that are to be tried first."""
+        left = [handed for handed in self._retained if not handed.is_fenced]
+        self._retained = self._trials.suspend(left, is_explained=self._is_explained)
+        if len(self._retained) < len(left):
+            self._not_before_s = time.monotonic() + self._backoff_s
+            self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
+        self._is_condemned = self._is_explained = False
+        self._returning.clear()
+        self._unsent.clear()
         self._suspects.clear()
         for handed in self._retained:
-            handed.restart()
-            self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
+            self._enlist(handed)
+
+    def _enlist(self, handed: HandOver) -> None:
+        """Have all of a retained hand-over sent."""
+        handed.restart()
+        self._unsent.append(handed)
+        self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
+        if handed.parked:
+            self._returning.append(handed)
 
     def _replace(self, name: str, why: str, attempt: Attempt | None) -> None:
         """Make another client, unless another instance wants to be the only one."""
         is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
         if name == "_FENCED" and not is_timed_out:
             raise FencedError(self._id)
+        # Without a word from the client before it broke, nothing is known of topics.
+        self._is_explained = self._is_explained or not self._is_condemned
         self._complaints = Complaints()
         self._complaints.add(name, why)
         self._operation = Operation(partial(self._succession.take_over, attempt), attempt)
@@ -333,25 +372,29 @@ class TransactionalSink(Outlet):
         """Send a record alone, from now on."""
         handed.apart.add(index)
         if index in handed.reported:
-            self._is_condemned = True
+            self._is_condemned = self._is_explained = True
         else:
             self._suspects.append((handed, index))
 
     def recalled(self, handed: HandOver, index: int) -> None:
-        """Take no note: the transaction is being aborted."""
+        """Take note of a record that did not get into the transaction; unasked, the client says that it has failed."""
+        self._trials.give_back(handed, index)
+        self._is_condemned = self._is_condemned or self._operation is None
 
-    def park(self, handed: HandOver, index: int, failure: Failure) -> None:  # noqa: ARG002 - the port's
-        """Abort: a transaction cannot do without one of its records."""
-        if failure.error.startswith("_PURGE") or self._is_condemned:
+    def park(self, handed: HandOver, index: int, failure: Failure) -> None:
+        """Abort, and have the topic tried: a transaction cannot do without one of its records."""
+        if failure.error in ALSO_RECALLED:
+            self.recalled(handed, index)
             return
-        self._is_condemned = True
-        self._complaints.add(failure.error, f"{handed.topic}: {failure.message}", handed.topic)
-        self._not_before_s = time.monotonic() + self._backoff_s
-        self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
+        self._trials.blame(handed, index)
+        if not self._is_condemned:
+            self._is_condemned = True
+            self._complaints.add(failure.error, f"{handed.topic}: {failure.message}", handed.topic)
 
     def fail(self, handed: HandOver, index: int, failure: Failure) -> None:
         """Report a record as not delivered, and never send it again."""
         if index in handed.reported:
-            self._is_condemned = True
+            self._is_condemned = self._is_explained = True
         handed.fenced.add(index)
+        handed.parked.discard(index)
         self._events.append(DeliveryFailed(handed.ticket, index, failure))

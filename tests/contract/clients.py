@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from consumer.core.events import (
@@ -21,6 +22,7 @@ from consumer.core.types import Generation, Run, Slice, TopicPartition
 from consumer.demo.broker import Broker
 from consumer.kafka.admin import Admin
 from consumer.kafka.options import InputOptions
+from consumer.kafka.pretence import examine
 from consumer.kafka.settings import compose
 from consumer.kafka.sink import Routes, Sink
 from consumer.kafka.source import Source
@@ -153,7 +155,9 @@ def transactional_sink(broker: Broker, routes: Routes, group: str, instance: str
     kafka = {"bootstrap.servers": broker.bootstrap_servers, "group.id": group, "producer": given}
     composed = compose(kafka, exactly_once=True, instance=instance)
     admin = Admin(composed.admin)
-    return TransactionalSink(composed.producer, routes, lambda partitions: admin.committed(group, partitions))
+    topic = next(iter(routes.results.values()), None)
+    asking = partial(examine, composed.admin, f"{group}-{instance}", topic) if topic is not None else None
+    return TransactionalSink(composed.producer, routes, lambda partitions: admin.committed(group, partitions), asking)
 
 
 def run_of(

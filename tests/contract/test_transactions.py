@@ -19,7 +19,7 @@ from consumer.core import offset_map
 from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Assigned, Committed, Delivered, DeliveryFailed
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
-from consumer.demo.broker import Broker, Feature
+from consumer.demo.broker import Broker, Feature, Kind, start
 from consumer.errors import BrokerError, ExitCode, FencedError
 from consumer.kafka import operations, transactions
 from consumer.kafka.operations import AbandonedError, Attempt, Ending, Operation
@@ -410,6 +410,20 @@ def test_brokers_without_transactions_are_refused_with_a_clear_line(broker: Brok
     with pytest.raises(BrokerError, match="exactly-once needs transactions") as raised:
         transactional_sink(broker, routes, new_group(), transaction_timeout_ms=2_000_000_000, socket_timeout_ms=1000)
     assert "transaction.max.timeout.ms" in str(raised.value)
+
+
+def test_brokers_that_only_pretend_are_refused_with_a_clear_line() -> None:
+    """A broker that takes every step of a transaction and keeps nothing of it is found out at the start."""
+    with start(Kind.EMBEDDED) as pretender:
+        routes = Routes({"fraud": brokers.new_topic(pretender)}, str)
+        with pytest.raises(BrokerError, match="only pretend to have them: use Apache Kafka") as raised:
+            transactional_sink(pretender, routes, new_group())
+        assert raised.value.exit_code is ExitCode.BROKER
+
+
+def test_an_examination_leaves_nothing_behind(scene: Scene) -> None:
+    """The question whether a broker pretends is asked of a group of its own, which has no offsets afterwards."""
+    assert brokers.committed(scene.broker, f"{scene.group}-one", scene.results) == {}
 
 
 def test_a_damaged_offset_map_stops_its_partition_where_it_is_data(scene: Scene) -> None:

@@ -26,7 +26,6 @@ from tests.faults.conftest import StageOf
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 60.0
-REFUSED_S = 3.0
 MODELS = {"a": double(), "b": double()}
 
 
@@ -69,24 +68,23 @@ def wait_complained(program: Program, topic: str, stage: Stage, timeout_s: float
         time.sleep(0.1)
 
 
-def waits_and_heals(
-    stage: Stage, fault: Callable[[], contextlib.AbstractContextManager[None]], topic: str, *, is_isolated: bool = True
-) -> None:
-    """Let the topic of model `a` refuse for a while: `b` goes on meanwhile, and afterwards `a` has lost nothing.
+def wait_parked(program: Program, topic: str, stage: Stage, timeout_s: float = 20.0) -> None:
+    """Wait until the status names this parked topic and no other."""
+    deadline_s = time.monotonic() + timeout_s
+    while [each["topic"] for each in program.status()["parked_topics"]] != [topic]:
+        assert time.monotonic() < deadline_s, stage.logs()
+        time.sleep(0.1)
 
-    In one transaction with a topic that refuses nobody goes on; `is_isolated` says whether it is parked instead.
-    """
+
+def waits_and_heals(stage: Stage, fault: Callable[[], contextlib.AbstractContextManager[None]], topic: str) -> None:
+    """Let the topic of model `a` refuse for a while: `b` goes on meanwhile, and afterwards `a` has lost nothing."""
     program = started(stage)
     with fault():
         stage.send("a", range(100))
-        if is_isolated:
-            served_meanwhile(stage, "b", 100)
-            wait_complained(program, topic, stage)
-            assert [each["topic"] for each in program.status()["parked_topics"]] == [topic]
-            served_meanwhile(stage, "b", 100)
-        else:
-            time.sleep(REFUSED_S)
-            stage.send("b", range(200))
+        served_meanwhile(stage, "b", 100)
+        wait_complained(program, topic, stage)
+        wait_parked(program, topic, stage)
+        served_meanwhile(stage, "b", 100)
         assert program.process.poll() is None, stage.logs()
         # The oldest records of each partition belong to `a`: the watermark cannot have passed all of them.
         assert stage.committed() != stage.ends()
@@ -100,15 +98,7 @@ def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: Stag
     """A missing permission parks that topic alone, until it is granted."""
     stage = stage_of(MODELS)
     topic = results(stage, "a")
-    waits_and_heals(stage, lambda: cluster.denied(topic), topic, is_isolated=not stage.is_transactional)
-
-
-@pytest.mark.xfail(strict=True, reason="a transaction is aborted as a whole: nothing is parked yet in exactly-once")
-@pytest.mark.parametrize("delivery", ["exactly-once"])
-def test_a_topic_that_refuses_is_parked_in_exactly_once(cluster: Cluster, stage_of: StageOf) -> None:
-    """A missing permission parks that topic alone, in exactly-once as well."""
-    stage = stage_of(MODELS)
-    waits_and_heals(stage, lambda: cluster.denied(results(stage, "a")), results(stage, "a"))
+    waits_and_heals(stage, lambda: cluster.denied(topic), topic)
 
 
 @pytest.mark.timeout(300)
@@ -129,7 +119,7 @@ def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, 
             yield
             second.start()
 
-        waits_and_heals(stage, gone, topic, is_isolated=not stage.is_transactional)
+        waits_and_heals(stage, gone, topic)
 
 
 def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> None:
@@ -143,7 +133,7 @@ def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> 
         yield
         new_topic(cluster.broker, 2, name=results(stage, "a"))
 
-    waits_and_heals(stage, deleted, results(stage, "a"), is_isolated=not stage.is_transactional)
+    waits_and_heals(stage, deleted, results(stage, "a"))
 
 
 def test_dead_letters_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
@@ -155,12 +145,8 @@ def test_dead_letters_that_may_not_be_written(cluster: Cluster, stage_of: StageO
     letters = f"{stage.requests}.dead-letters"
     with cluster.denied(letters):
         (bad,) = stage.send("a", [POISON], partition=0)
-        if stage.is_transactional:  # nobody goes on in one transaction with what is refused
-            stage.send("a", range(50))
-            time.sleep(REFUSED_S)
-        else:
-            served_meanwhile(stage, "a", 50)
-            wait_complained(program, letters, stage)
+        served_meanwhile(stage, "a", 50)
+        wait_complained(program, letters, stage)
         (at,) = [place[1] for place, uid in stage.sent.items() if uid == bad]
         assert stage.committed()[0] <= at, "a record was passed that has no outcome"
     stage.wait_settled(RECOVERY_S)
