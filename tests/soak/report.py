@@ -125,4 +125,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it for machines."""
-        path.write_text(json.dumps({**asdict(self), "violations": self.violations()}, indent=2) + "\n")
+        # Python's own way makes counters of pairs of counters.
+        counters = {"outcomes": dict(self.outcomes), "not_done": dict(self.not_done)}
+        found = {**asdict(self), **counters, "violations": self.violations()}
+        path.write_text(json.dumps(found, indent=2) + "\n")
