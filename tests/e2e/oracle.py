@@ -20,8 +20,9 @@ from schemas.headers import content_type, parse_dead_letter
 
 WAIT_S = 60.0
 SAMPLE_S = 0.2
-STABLE_S = 15.0
-"""How long readers of committed records may lag behind a committed transaction."""
+STABLE_S = 25.0
+"""How long readers of committed records may lag behind a committed transaction: as long as one before it is open, such
+as that of a member that was killed, which the broker gives up 10 s after its timeout of 10 s at the latest."""
 
 Place = tuple[int, int]
 """Partition and offset of an input."""

@@ -146,15 +146,16 @@ class Stage:
         *,
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int = 0,
     ) -> list[str]:
-        """Send one record a number, spread over the partitions; returns their ids."""
+        """Send one record a number, spread over the partitions; returns their ids. Time 0 is now."""
         values = []
         for number in rows:
             uid = uuid.uuid4().hex
             tensor = Tensor.of("x", np.full(4, number, np.float32))
             self._rows[uid] = number
             values.append((uid, encode_request(Request(uid, (tensor,), {}))))
-        self.send_values(model.encode(), values, partition=partition, headers=headers)
+        self.send_values(model.encode(), values, partition=partition, headers=headers, timestamp_ms=timestamp_ms)
         return [uid for uid, _ in values]
 
     def send_values(
@@ -164,6 +165,7 @@ class Stage:
         *,
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int = 0,
     ) -> None:
         """Send values under a key, remembering where the broker put them."""
 
@@ -177,7 +179,15 @@ class Stage:
         producer = Producer({"bootstrap.servers": self.broker.bootstrap_servers, "enable.idempotence": True})
         for number, (uid, value) in enumerate(values):
             place = number % self.partitions if partition is None else partition
-            producer.produce(self.requests, value, key, place, on_delivery=note(uid), headers=list(headers))
+            producer.produce(
+                self.requests,
+                value,
+                key,
+                place,
+                on_delivery=note(uid),
+                headers=list(headers),
+                timestamp=timestamp_ms,
+            )
             producer.poll(0)
         assert producer.flush(30) == 0
 

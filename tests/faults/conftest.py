@@ -19,17 +19,48 @@ StageOf: TypeAlias = Callable[..., Stage]
 
 TRANSACTION_TIMEOUT_S = 5.0
 """After so long the broker gives up the transaction of a program that is gone."""
-EVERY_MODE = pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
-"""For rows that are about what a mode of delivery promises; the others run exactly-once in the soak alone."""
+CHECKED = {
+    "test_killed_between_delivery_and_commit[exactly-once]",
+    "test_idle_and_busy_workers_are_killed[at-least-once]",
+    "test_lost_answers_and_torn_frames_double_nothing[at-least-once]",
+    "test_lost_answers_and_torn_frames_double_nothing[exactly-once]",
+    "test_dead_letters_that_may_not_be_written[at-least-once]",
+}
+"""The rows that every check runs: those that prove most in a second."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the matrix to `make soak`: its rows take longer together than a check may, and need a quiet machine."""
+    """Leave all rows but a few to `make soak`: together they take longer than a check may."""
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and item.name not in CHECKED:
             item.add_marker(pytest.mark.soak)
+
+
+Measured: TypeAlias = Callable[[str, float, float], None]
+"""Takes what was measured, how many seconds it came to, and how many it may; fails where it is more."""
+_MEASURED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, delivery: str) -> Measured:
+    """Judge a figure, and keep it for the end of the run."""
+    kept = request.config.stash.setdefault(_MEASURED, [])
+
+    def judge(what: str, seconds: float, seconds_max: float) -> None:
+        kept.append(f"{what}, {delivery}: {seconds:.1f} s (at most {seconds_max:.1f} s)")
+        assert seconds <= seconds_max, kept[-1]
+
+    return judge
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures that were measured."""
+    if lines := config.stash.get(_MEASURED, []):
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +86,7 @@ def cluster(_cluster: Cluster) -> Iterator[Cluster]:
         _cluster.restart()
 
 
-@pytest.fixture(params=["at-least-once", pytest.param("exactly-once", marks=pytest.mark.soak)])
+@pytest.fixture(params=["at-least-once", "exactly-once"])
 def delivery(request: pytest.FixtureRequest) -> str:
     """Each mode of delivery."""
     mode: str = request.param

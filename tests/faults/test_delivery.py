@@ -21,7 +21,7 @@ from tests.brokers import new_topic
 from tests.e2e.models_for_tests import POISON
 from tests.e2e.stage import Program, Stage, double
 from tests.faults.cluster import USER, Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -94,7 +94,6 @@ def waits_and_heals(stage: Stage, fault: Callable[[], contextlib.AbstractContext
     assert program.stop() == 0
 
 
-@EVERY_MODE
 def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
     """A missing permission parks that topic alone, until it is granted."""
     stage = stage_of(MODELS)
@@ -102,7 +101,6 @@ def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: Stag
     waits_and_heals(stage, lambda: cluster.denied(topic), topic)
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("replicas", [[[2]], [[2], [1]], [[1, 2]]], ids=["leaderless", "half", "min-insync"])
 def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, replicas: list[list[int]]) -> None:
@@ -138,7 +136,6 @@ def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> 
     waits_and_heals(stage, deleted, results(stage, "a"))
 
 
-@EVERY_MODE
 def test_dead_letters_that_may_not_be_written(cluster: Cluster, stage_of: StageOf) -> None:
     """Dead letters without a topic hold their offsets back, and are written when they may be."""
     stage = stage_of({"a": double()})
@@ -184,19 +181,19 @@ def large_records(stage: Stage, key: bytes, count: int) -> list[str]:
 
 
 def test_a_producer_with_a_quota(cluster: Cluster, stage_of: StageOf) -> None:
-    """A broker that slows the program down by quota gets everything, later."""
-    stage = stage_of({"a": double()})
+    """A broker that slows the program down by quota gets everything, later, if a transaction fits into its time."""
+    stage = stage_of(flow={"records_max": 40, "fetch_records_max": 40})
     program = stage.start(workers=1)
     stage.send("a", range(10))
     stage.wait_settled(RECOVERY_S)
     with quota(cluster, "producer_byte_rate=5000"):
         began_s = time.monotonic()
         for _ in range(6):
-            stage.send("a", range(200))
+            stage.send("a", range(100))
             time.sleep(0.3)
         stage.wait_settled(RECOVERY_S)
         assert time.monotonic() - began_s > 6, "the quota was not felt"
-    assert stage.kinds(stage.check()) == {"result": 1210}
+    assert stage.kinds(stage.check()) == {"result": 610}
     assert program.stop() == 0
 
 
@@ -221,17 +218,6 @@ def quota(cluster: Cluster, limit: str) -> Iterator[None]:
         yield
     finally:
         alter("--alter", "--delete-config", limit.partition("=")[0])
-
-
-def test_a_refused_login_says_so(cluster: Cluster, stage_of: StageOf) -> None:
-    """A wrong password ends the start with one clear line that never shows it."""
-    stage = stage_of(kafka={"sasl.password": "wrong-password"})
-    program = stage.start(workers=1)
-    assert program.process.wait(40) == 4
-    log = program.log.read_text()
-    assert "Traceback" not in log
-    assert "uthentication failed" in log
-    assert "wrong-password" not in log
 
 
 def test_an_input_that_may_not_be_read_waits(cluster: Cluster, stage_of: StageOf) -> None:

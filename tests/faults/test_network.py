@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.stage import double
 from tests.faults.cluster import SESSION_TIMEOUT_S, Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import StageOf
 from tests.faults.proxy import GROUP, Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -29,7 +29,6 @@ def test_connections_cut_again_and_again_lose_nothing(cluster: Cluster, stage_of
     assert program.stop() == 0
 
 
-@EVERY_MODE
 def test_lost_answers_and_torn_frames_double_nothing(cluster: Cluster, stage_of: StageOf) -> None:
     """What the broker took though its answer was lost is neither produced twice nor committed wrongly."""
     stage = stage_of({"a": double(delay_s=0.005)})
@@ -84,7 +83,6 @@ def test_a_slow_network_only_slows(cluster: Cluster, stage_of: StageOf) -> None:
     assert program.stop() == 0
 
 
-@EVERY_MODE
 def test_a_parted_network_heals(cluster: Cluster, stage_of: StageOf) -> None:
     """Parted from its broker for longer than the session, the program comes back by itself."""
     stage = stage_of(

@@ -8,7 +8,7 @@ import pytest
 from tests.e2e.models_for_tests import SLEEPER
 from tests.e2e.stage import double
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import StageOf
 from tests.faults.proxy import Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
@@ -24,8 +24,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 
 
-@EVERY_MODE
-@pytest.mark.parametrize("protocol", ["cooperative", "848", pytest.param("range", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("protocol", ["cooperative", "848", "range"])
 def test_members_come_and_go(cluster: Cluster, stage_of: StageOf, protocol: str) -> None:
     """Members join, leave and die under load: nothing is committed by who does not own it, little is done twice."""
     stage = stage_of(
@@ -53,7 +52,6 @@ def test_members_come_and_go(cluster: Cluster, stage_of: StageOf, protocol: str)
     assert programs[0].stop() == 0
 
 
-@EVERY_MODE
 def test_a_batch_that_outlasts_its_revocation_is_done_once(cluster: Cluster, stage_of: StageOf) -> None:
     """Partitions go while a slow batch is running: its late results are dropped, and the next owner does it again."""
     stage = stage_of(

@@ -11,14 +11,14 @@ import pytest
 from tests.e2e.models_for_tests import SLEEPER
 from tests.e2e.stage import Program, Stage, double
 from tests.faults.cluster import SESSION_TIMEOUT_S, Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import TRANSACTION_TIMEOUT_S, Measured, StageOf
 from tests.faults.proxy import Api, Rule, Verdict
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 90.0
 TRANSACTION_GRACE_S = 12.0
-"""How much later the partitions of a member with an open transaction may go on."""
+"""How long after its timeout the broker may take to give a dead member's transaction up."""
 WINDOW = 200
 """Records in flight at most."""
 FLOW = {"records_max": WINDOW, "fetch_records_max": 50}
@@ -91,6 +91,7 @@ def kill_at(cluster: Cluster, stage: Stage, point: Point) -> None:
     while not rule.applied.wait(0.1):
         assert time.monotonic() < deadline_s, f"{point} was not reached{stage.logs()}"
         assert victims[0].process.poll() is None, stage.logs()
+        stage.send("a", range(20))  # some points come only as often as there is something to do
     assert victims[0].process.wait(10) == -signal.SIGKILL
     cluster.proxy.heal()
 
@@ -102,7 +103,7 @@ def kill_at_each(cluster: Cluster, stage: Stage, points: list[Point]) -> None:
     program = stage.start(workers=1)
     stage.wait_settled(RECOVERY_S)
     outcomes = stage.check(doubled_max=sum(point.doubled_max for point in points))
-    assert stage.kinds(outcomes) == {"result": 500 * len(points)}
+    assert stage.kinds(outcomes) == {"result": len(stage.sent)}
     assert program.stop() == 0
 
 
@@ -113,14 +114,12 @@ def points_of(stage: Stage, points: list[Point], transactional: list[Point]) -> 
     return [*(point for point in points if point.api is not Api.OFFSET_COMMIT), *transactional]
 
 
-@EVERY_MODE
 def test_killed_before_anything_is_delivered(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL on the way to the first delivery: nothing is lost, nothing is done twice."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
     kill_at_each(cluster, stage, [point for point in FIRST_POINTS if point.doubled_max == 0])
 
 
-@EVERY_MODE
 def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL around deliveries and commits: nothing is lost, and only what no commit covered is doubled."""
     stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
@@ -128,7 +127,6 @@ def test_killed_between_delivery_and_commit(cluster: Cluster, stage_of: StageOf)
     kill_at_each(cluster, stage, points_of(stage, points, FIRST_TRANSACTION_POINTS))
 
 
-@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_killed_at_every_other_point(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL at all further points of the protocol."""
@@ -136,7 +134,6 @@ def test_killed_at_every_other_point(cluster: Cluster, stage_of: StageOf) -> Non
     kill_at_each(cluster, stage, points_of(stage, MORE_POINTS, MORE_TRANSACTION_POINTS))
 
 
-@EVERY_MODE
 def test_a_frozen_member_comes_back_as_a_stranger(cluster: Cluster, stage_of: StageOf) -> None:
     """Stopped for longer than its session, a member's late commits change nothing: the other one has all."""
     stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)
@@ -158,10 +155,14 @@ def test_a_frozen_member_comes_back_as_a_stranger(cluster: Cluster, stage_of: St
     assert (first.stop(), second.stop()) == (0, 0)
 
 
-@EVERY_MODE
-def test_a_killed_member_is_replaced_within_its_session(cluster: Cluster, stage_of: StageOf) -> None:
-    """What a killed member had goes on at another one within the session's timeout and two seconds."""
-    stage = stage_of(flow=FLOW, commit=COMMIT)
+def test_a_killed_member_is_replaced_within_its_session(
+    cluster: Cluster, stage_of: StageOf, measured: Measured
+) -> None:
+    """What a member had that is killed under load goes on at another one within the session's timeout and 2 s.
+
+    In exactly-once it may take until the broker has given up what the member had begun.
+    """
+    stage = stage_of({"a": double(delay_s=0.02)}, flow=FLOW, commit=COMMIT)
     first, second = stage.start(workers=1), stage.start(workers=1)
     first.wait_ready()
     second.wait_ready()
@@ -169,11 +170,22 @@ def test_a_killed_member_is_replaced_within_its_session(cluster: Cluster, stage_
     while len(first.status()["partitions"]) != 2 or len(second.status()["partitions"]) != 2:
         assert time.monotonic() < deadline_s, stage.logs()
         time.sleep(0.1)
+    orphans = [each["partition"] for each in first.status()["partitions"]]
+    stage.send("a", range(2000))
+    while not all(stage.committed().values()):
+        time.sleep(0.05)
     first.kill()
-    for partition in range(stage.partitions):
-        stage.send("a", range(5), partition=partition)
-    stage.wait_settled(SESSION_TIMEOUT_S + 2 + (TRANSACTION_GRACE_S if stage.is_transactional else 0))
-    stage.check()
+    killed_s = time.time()
+    stage.send("a", range(400))
+    stage.wait_settled(RECOVERY_S)
+    outcomes = stage.check(doubled_max=UNCOMMITTED_MAX)
+    # What the victim had sent may still arrive for a moment.
+    times_s = [(place[0], each.at_s) for place, each in outcomes.items() if each.at_s > killed_s + 0.5]
+    back_s = max(min(at_s for partition, at_s in times_s if partition == orphan) for orphan in orphans)
+    limit_s = SESSION_TIMEOUT_S + 2
+    if stage.is_transactional:
+        limit_s = max(limit_s, TRANSACTION_TIMEOUT_S + TRANSACTION_GRACE_S)
+    measured("from the kill of a supervisor to the first result of another", back_s - killed_s, limit_s)
     assert second.stop() == 0
 
 

@@ -11,9 +11,10 @@ from schemas.codecs import encode_request
 from schemas.records import Request
 from schemas.tensors import Tensor
 from tests.brokers import new_topic
+from tests.e2e.models_for_tests import POISON
 from tests.e2e.stage import Stage
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -40,7 +41,6 @@ def value(number: float) -> bytes:
     return encode_request(Request("x", (Tensor.of("x", np.full(4, number, np.float32)),), {}))
 
 
-@EVERY_MODE
 def test_gaps_are_passed(cluster: Cluster, stage_of: StageOf) -> None:
     """Records of aborted transactions, the marks of transactions, and compaction leave holes that nobody waits for."""
     stage = stage_of(partitions=1, is_sampled=False)
@@ -133,6 +133,20 @@ def test_a_topic_made_anew_is_read_from_its_beginning(cluster: Cluster, stage_of
     stage.send("a", range(60))
     stage.wait_settled(RECOVERY_S)
     assert (first, len(stage.check())) == (200, 60)
+    assert program.stop() == 0
+
+
+def test_timestamps_matter_to_nobody(cluster: Cluster, stage_of: StageOf) -> None:
+    """Records from the last century, from long ago and from the future are answered like those of today."""
+    stage = stage_of(partitions=2)
+    cluster.configure(stage.requests, {"retention.ms": "-1", "message.timestamp.after.max.ms": str(2**62)})
+    program = stage.start(workers=1)
+    now_ms = int(time.time() * 1000)
+    day_ms = 24 * 3600 * 1000
+    for timestamp_ms in (1, now_ms - 400 * day_ms, now_ms + 400 * day_ms, 0, now_ms - 3_600_000, now_ms + 3_600_000):
+        stage.send("a", [*range(50), POISON], timestamp_ms=timestamp_ms)
+    stage.wait_settled(RECOVERY_S)
+    assert stage.kinds(stage.check()) == {"result": 300, "inference-failed": 6}
     assert program.stop() == 0
 
 

@@ -1,4 +1,4 @@
-"""The soak: `python -m tests.soak --minutes 10 --seed 1`.
+"""The soak: `python -m tests.soak --minutes 10 --seed 1`, or `--kills 100` for nothing but kills.
 
 Several supervisors serve eight models while members, workers and the broker are killed, frozen and replaced at random.
 Prints what was survived; the exit code is 0 if every promise was kept, 1 if one was not, 2 if there is no broker.
@@ -20,6 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     defaults = Options()
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description="The soak.")
     parser.add_argument("--minutes", type=float, default=defaults.minutes)
+    parser.add_argument(
+        "--kills",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N times SIGKILL to supervisors and workers, however long it takes",
+    )
     parser.add_argument("--seed", type=int, default=defaults.seed, help="equal seeds give equal faults")
     parser.add_argument("--members", type=int, default=defaults.members, help="supervisors")
     parser.add_argument("--workers", type=int, default=defaults.workers, help="worker processes of each (at least 2)")
@@ -34,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = Options(
         seed=given.seed,
         minutes=given.minutes,
+        kills=given.kills,
         members=given.members,
         workers=given.workers,
         rate=given.rate,

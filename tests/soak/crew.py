@@ -234,6 +234,8 @@ class Crew:
             member.program.kill()
             self.violations.append(f"{member.name} did not end within {STOP_TIMEOUT_S:.0f} s of SIGTERM")
             return
+        if exit_code == -signal.SIGTERM and not member.program.log.stat().st_size:
+            return  # it had not begun yet
         # Without a broker it cannot commit, and says so by its exit code.
         if exit_code != 0 and not is_hurt and faults == self._broker_faults:
             took_s = time.monotonic() - began_s

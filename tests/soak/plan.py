@@ -5,7 +5,9 @@ that is shuffled anew whenever it is used up, so that even a short run meets all
 exponential, and every fifth fault comes right behind the one before it.
 """
 
+import itertools
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,6 +45,9 @@ LASTS_S = {
 }
 """How long each kind lasts at least and at most, in seconds: until what was killed is started again, for example."""
 
+KILLS = frozenset({Kind.KILL_WORKER, Kind.KILL_SUPERVISOR})
+"""What ends a process of the program without warning."""
+
 REBALANCING = frozenset(Kind) - {Kind.KILL_WORKER, Kind.FREEZE_WORKER, Kind.BREAK_MODEL}
 """Faults after which what was done and not committed may be done again by another member, in at-least-once."""
 
@@ -59,25 +64,22 @@ class Fault:
     """From 0 (inclusive) to 1 (exclusive): picks the victim among those there are then."""
 
 
-def plan(seed: int, duration_s: float, gap_s: float, kinds: frozenset[Kind]) -> list[Fault]:
-    """Draw the faults of a run.
+def plan(seed: int, gap_s: float, kinds: frozenset[Kind]) -> Iterator[Fault]:
+    """Draw the faults of a run, one after the other, without an end.
 
     Args:
         seed: Equal seeds give equal plans.
-        duration_s: The last fault begins before it.
         gap_s: The mean pause between two faults.
         kinds: Those that can be done.
     """
     drawn = random.Random(seed)
     deck: list[Kind] = []
-    faults: list[Fault] = []
     at_s = drawn.uniform(0, gap_s)
-    while at_s < duration_s:
+    for number in itertools.count(1):
         if not deck:
             deck = sorted(kinds)
             drawn.shuffle(deck)
         kind = deck.pop()
-        faults.append(Fault(at_s, kind, drawn.uniform(*LASTS_S[kind]), drawn.random()))
-        overlaps = len(faults) % OVERLAP_EVERY == OVERLAP_EVERY - 1
+        yield Fault(at_s, kind, drawn.uniform(*LASTS_S[kind]), drawn.random())
+        overlaps = number % OVERLAP_EVERY == OVERLAP_EVERY - 1
         at_s += OVERLAP_S if overlaps else max(GAP_S_MIN, drawn.expovariate(1 / gap_s))
-    return faults

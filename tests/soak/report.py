@@ -90,7 +90,7 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """Write it for people."""
-        yield f"soak of {self.minutes:g} min, seed {self.seed}, {self.delivery}, {self.members} members, {self.broker}"
+        yield f"{self.minutes:.1f} min, seed {self.seed}, {self.delivery}, {self.members} members, {self.broker}"
         yield ""
         yield f"{'fault':28} {'times':>5} {'recovery median':>16} {'max':>8}"
         by_kind: dict[Kind, list[Survived]] = defaultdict(list)
@@ -125,4 +125,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it for machines."""
-        path.write_text(json.dumps({**asdict(self), "violations": self.violations()}, indent=2) + "\n")
+        # Python's own way makes counters of pairs of counters.
+        counters = {"outcomes": dict(self.outcomes), "not_done": dict(self.not_done)}
+        found = {**asdict(self), **counters, "violations": self.violations()}
+        path.write_text(json.dumps(found, indent=2) + "\n")

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.e2e.oracle import Outcome, Place, Sampler
 from tests.e2e.stage import INPUTS, Stage, double
 from tests.soak.crew import Crew
 from tests.soak.load import Load, Sent
-from tests.soak.plan import REBALANCING, Fault, Kind, plan
+from tests.soak.plan import KILLS, REBALANCING, Fault, Kind, plan
 from tests.soak.report import Report, Survived
 from tests.soak.vitals import Vitals
 
@@ -47,6 +48,9 @@ class Options:
 
     seed: int = 0
     minutes: float = 10.0
+    """How long faults may begin; not asked where `kills` is given."""
+    kills: int = 0
+    """So many kills of supervisors and workers, and no other faults, however long it takes; 0 for all kinds."""
     members: int = 3
     workers: int = 2
     rate: float = 150.0
@@ -59,6 +63,7 @@ class Options:
 def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str], None] = lambda _: None) -> Report:
     """Run a soak on a broker, with its files in a directory; `say` hears how it goes."""
     report = Report(options.seed, options.minutes, options.delivery, broker.reason, options.members)
+    began_s = time.monotonic()
     flag = directory / "broken"
     settings = {
         "flow": {"records_max": WINDOW, "fetch_records_max": 100},
@@ -68,10 +73,14 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
         **({"delivery": options.delivery} if options.delivery != "at-least-once" else {}),
     }
     shutil.copy(MODELS_FILE, directory)
-    with Stage(broker, directory, _models(flag), partitions=8, settings=settings) as stage:
+    models = _models(flag)
+    if options.kills:
+        # Workers are to die by the plan alone.
+        del models["crashing"]
+    with Stage(broker, directory, models, partitions=8, settings=settings) as stage:
         crew = Crew(stage, options.members, options.workers, flag)
         crew.wait_ready()
-        rates = _rates(options.rate)
+        rates = dict.fromkeys(models, options.rate / len(models))
         load = Load(broker.bootstrap_servers, stage.requests, stage.partitions, rates, stage.sent)
         vitals, marks = Vitals(crew.processes), Marks(stage)
         sampler = Sampler(
@@ -86,6 +95,7 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
             vitals.stop()
             return report
         load.stop()
+        report.minutes = (time.monotonic() - began_s) / 60
         report.settled_s = marks.wait(load.ends, SETTLED_S_MAX)
         vitals.stop()
         crew.end()
@@ -111,17 +121,9 @@ def _models(flag: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _rates(total: float) -> dict[str, float]:
-    names = list(_models(Path()))
-    return dict.fromkeys(names, total / len(names))
-
-
 def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable[[str], None]) -> None:
     """Do the faults of the plan at their times."""
-    duration_s = 60 * options.minutes
-    faults = plan(options.seed, max(1.0, duration_s - QUIET_S), options.gap_s, _possible(crew))
     began_s = time.monotonic()
-    running: list[threading.Thread] = []
 
     def suffer(fault: Fault) -> None:
         try:
@@ -138,17 +140,29 @@ def _let_faults_come(options: Options, crew: Crew, report: Report, say: Callable
         except Exception as error:  # noqa: BLE001 - a fault that cannot be done as planned is told in the report
             report.notes.append(f"{fault.kind} at {fault.at_s:.0f} s: {type(error).__name__}: {error}")
 
-    for fault in faults:
-        _wait_until(began_s + fault.at_s, crew)
-        if crew.has_lost_broker:
-            break
-        thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}", daemon=True)
-        thread.start()
-        running.append(thread)
-    _wait_until(began_s + duration_s, crew)
-    for thread in running:
-        thread.join()
-    crew.look()
+    def come(some: Iterable[Fault], until_s: float = 0.0) -> None:
+        running: list[threading.Thread] = []
+        for fault in some:
+            _wait_until(began_s + fault.at_s, crew)
+            if crew.has_lost_broker:
+                break
+            thread = threading.Thread(target=suffer, args=[fault], name=f"fault-{fault.kind}", daemon=True)
+            thread.start()
+            running.append(thread)
+        _wait_until(began_s + until_s, crew)
+        for thread in running:
+            thread.join()
+        crew.look()
+
+    if options.kills:
+        faults = plan(options.seed, options.gap_s, KILLS)
+        # Some may find no victim at their time: others come in their place.
+        while (missing := options.kills - len(report.faults)) and not report.notes and not crew.has_lost_broker:
+            come(islice(faults, missing))
+    else:
+        duration_s = 60 * options.minutes
+        faults = plan(options.seed, options.gap_s, _possible(crew))
+        come(takewhile(lambda fault: fault.at_s < max(1.0, duration_s - QUIET_S), faults), duration_s)
 
 
 def _possible(crew: Crew) -> frozenset[Kind]:

@@ -1,4 +1,6 @@
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +61,18 @@ def test_whatever_is_amiss_is_a_violation(name: str, value: object, said: str) -
     assert said in report.violations()
     assert f"VIOLATION: {said}" in list(report.lines())
     assert "violations" in list(report.lines())[-1]
+
+
+def test_machines_can_read_it(tmp_path: Path) -> None:
+    """The file has the figures, the faults and the violations."""
+    report = good()
+    report.not_done[Kind.KILL_WORKER] += 1
+    report.write(tmp_path / "report.json")
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert found["outcomes"] == {"result": 110}
+    assert found["not_done"] == {"worker killed": 1}
+    assert found["faults"][0]["recovery_s"] == 8.0
+    assert found["violations"] == []
 
 
 def test_only_a_fault_between_explains_a_repetition() -> None:
