@@ -39,7 +39,9 @@ def one_line(error: KafkaError) -> str:
 
 def described(error: KafkaError) -> str:
     """Return what the client says of an error, and what can be done about it."""
-    advice = ADVICE.get(error.name())
+    # The client tells some failures of TLS as the end of a connection.
+    name = "_SSL" if "SSL routines:" in error.str() else error.name()
+    advice = ADVICE.get(name)
     return f"{one_line(error)} ({advice})" if advice else one_line(error)
 
 

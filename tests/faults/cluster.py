@@ -6,7 +6,10 @@ tests may forbid things; everybody else comes directly and may do everything.
 
 import contextlib
 import os
+import resource
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +41,7 @@ SESSION_TIMEOUT_S = 4.0
 """After so long the group goes on without a member that is gone."""
 
 PROPERTIES = {
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,PROXIED:SASL_PLAINTEXT,TLS:SSL,CONTROLLER:PLAINTEXT",
     "listener.name.proxied.sasl.enabled.mechanisms": "PLAIN",
     "listener.name.proxied.plain.sasl.jaas.config": (
         f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
@@ -72,6 +75,10 @@ class Cluster:
     """The way round the proxy."""
     libs: Path
     voters: str
+    tls_port: int
+    """Where it talks TLS, without the proxy."""
+    certificates: Path
+    """A directory with `node.pem`, by which the node is known, and `other.pem`, by which nobody is."""
 
     @property
     def client_settings(self) -> dict[str, Any]:
@@ -95,6 +102,13 @@ class Cluster:
         if how is not signal.SIGKILL:
             self.node.process.send_signal(how)
             self.node.process.wait(30)
+        self.node.kill()
+
+    def fill_disk(self) -> None:
+        """Let no file of the node grow any more, as on a full disk, and wait until it has given up."""
+        assert self.node.process is not None
+        resource.prlimit(self.node.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        self.node.process.wait(30)
         self.node.kill()
 
     def restart(self) -> None:
@@ -205,12 +219,17 @@ def cluster() -> Iterator[Cluster]:
     """
     home = os.environ.get("KAFKA_HOME")
     libs = Path(home) / "libs" if home else fetch()
-    direct, behind, controller = free_ports(3)
+    direct, behind, tls, controller = free_ports(4)
     voters = f"1@127.0.0.1:{controller}"
-    with Proxy(behind) as proxy:
-        listeners = f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind}"
+    with Proxy(behind) as proxy, tempfile.TemporaryDirectory(prefix="inference-consumer-certificates-") as scratch:
+        certificates = Path(scratch)
+        listeners = f"PLAINTEXT://127.0.0.1:{direct},PROXIED://127.0.0.1:{behind},TLS://127.0.0.1:{tls}"
         properties = {
             **PROPERTIES,
+            "listener.name.tls.ssl.keystore.location": str(_certify(certificates, "node")),
+            "listener.name.tls.ssl.keystore.type": "PKCS12",
+            "listener.name.tls.ssl.keystore.password": PASSWORD,
+            "listener.name.tls.ssl.key.password": PASSWORD,
             "listeners": f"{listeners},CONTROLLER://127.0.0.1:{controller}",
             "advertised.listeners": listeners.replace(str(behind), str(proxy.port)),
             "controller.quorum.voters": voters,
@@ -218,6 +237,18 @@ def cluster() -> Iterator[Cluster]:
         node = start_node(libs, properties, port=direct)
         try:
             broker = Broker(Kind.OWN, node.bootstrap_servers, "a node that may be mistreated", node=node)
-            yield Cluster(node, proxy, broker, libs, voters)
+            _certify(certificates, "other")
+            yield Cluster(node, proxy, broker, libs, voters, tls, certificates)
         finally:
             node.stop()
+
+
+def _certify(directory: Path, name: str) -> Path:
+    """Make a key with a certificate of its own, written to `{name}.pem` as well; return the key's store."""
+    store = directory / f"{name}.p12"
+    common = ["keytool", "-alias", name, "-keystore", str(store), "-storetype", "PKCS12", "-storepass", PASSWORD]
+    made = ["-genkeypair", "-keyalg", "EC", "-dname", f"CN={name}", "-ext", "san=ip:127.0.0.1", "-ext", "bc:c"]
+    shown = ["-exportcert", "-rfc", "-file", str(directory / f"{name}.pem")]
+    for what in (made, shown):
+        subprocess.run([*common, *what], check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    return store

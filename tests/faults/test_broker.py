@@ -7,7 +7,7 @@ import pytest
 
 from tests.e2e.stage import Stage, double
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
@@ -27,12 +27,11 @@ def under_load(stage: Stage) -> None:
     assert stage.committed() != stage.ends(), "the test wants a fault in the middle"
 
 
-@EVERY_MODE
 @pytest.mark.parametrize(
     "how",
     [
         pytest.param(signal.SIGKILL, id="killed"),
-        pytest.param(signal.SIGTERM, id="restarted", marks=pytest.mark.soak),
+        pytest.param(signal.SIGTERM, id="restarted"),
     ],
 )
 def test_a_broker_that_goes_and_comes_back(cluster: Cluster, stage_of: StageOf, how: signal.Signals) -> None:
@@ -51,7 +50,23 @@ def test_a_broker_that_goes_and_comes_back(cluster: Cluster, stage_of: StageOf, 
     assert program.stop() == 0
 
 
-@pytest.mark.parametrize("pause_s", [6.0, pytest.param(60.0, marks=pytest.mark.soak)])
+def test_a_broker_whose_disk_is_full(cluster: Cluster, stage_of: StageOf) -> None:
+    """A full disk ends the broker in the middle of a load; with room again, and a restart, the program goes on."""
+    stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)
+    program = stage.start()
+    program.wait_ready()
+    under_load(stage)
+    cluster.fill_disk()
+    time.sleep(2)
+    assert program.process.poll() is None, stage.logs()
+    cluster.restart()
+    stage.send("a", range(500))
+    stage.wait_settled(RECOVERY_S)
+    assert stage.kinds(stage.check(doubled_max=DOUBLED_MAX)) == {"result": 3500}
+    assert program.stop() == 0
+
+
+@pytest.mark.parametrize("pause_s", [6.0, 60.0])
 def test_a_broker_that_freezes(cluster: Cluster, stage_of: StageOf, pause_s: float) -> None:
     """A broker that stops for longer than the session, and goes on as if nothing had been."""
     stage = stage_of({"a": double(delay_s=0.01)}, flow=FLOW, commit=COMMIT)

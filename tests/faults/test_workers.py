@@ -1,5 +1,6 @@
 """Workers that die, hang, run out of memory or cannot load a model."""
 
+import json
 import os
 import signal
 import time
@@ -12,11 +13,13 @@ import pytest
 from tests.e2e.models_for_tests import BLOCKER, DEAF_SPINNER, LEAVER, POISON, SEGFAULT, SPINNER
 from tests.e2e.stage import INPUTS, Program, Stage, double
 from tests.faults.cluster import Cluster
-from tests.faults.conftest import EVERY_MODE, StageOf
+from tests.faults.conftest import Measured, StageOf
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 60.0
+RESTARTED_S = 5.0
+"""From the death of a worker to the first result of the next one, but for the time that the model takes to load."""
 
 
 def kinds_of(stage: Stage, uids: list[str]) -> list[str]:
@@ -38,7 +41,6 @@ def is_whole(program: Program) -> bool:
     return all(worker["ready"] for worker in program.status()["workers"])
 
 
-@EVERY_MODE
 def test_idle_and_busy_workers_are_killed(cluster: Cluster, stage_of: StageOf) -> None:
     """SIGKILL of every worker, first without anything to do, then in the middle of batches: nothing is doubled."""
     stage = stage_of({"a": double(delay_s=0.02)})
@@ -58,6 +60,27 @@ def test_idle_and_busy_workers_are_killed(cluster: Cluster, stage_of: StageOf) -
         os.kill(worker, signal.SIGKILL)
     stage.wait_settled(RECOVERY_S)
     assert stage.kinds(stage.check(doubled_max=0)) == {"result": 4010}
+    assert program.stop() == 0
+
+
+def test_a_killed_worker_is_back_soon(cluster: Cluster, stage_of: StageOf, measured: Measured) -> None:
+    """The only worker killed: what is sent then has its first result within 5 s, the load of the model apart."""
+    stage = stage_of()
+    program = stage.start(workers=1)
+    stage.send("a", range(10))
+    stage.wait_settled(RECOVERY_S)
+    took_s = []
+    for _ in range(3):
+        os.kill(program.workers()[0], signal.SIGKILL)
+        killed_s = time.time()
+        uids = set(stage.send("a", range(10)))
+        stage.wait_settled(RECOVERY_S)
+        took_s.append(
+            min(each[0].at_s for place, each in stage.outcomes().items() if stage.sent[place] in uids) - killed_s
+        )
+    loads_s = [json.loads(line)["load_s"] for line in program.log.read_text().splitlines() if "model.loaded" in line]
+    stage.check()
+    measured("from the kill of a worker to its first result", max(took_s), RESTARTED_S + max(loads_s))
     assert program.stop() == 0
 
 
@@ -167,7 +190,7 @@ def test_a_hung_worker_is_killed_at_its_deadline(cluster: Cluster, stage_of: Sta
     assert program.stop() == 0
 
 
-@pytest.mark.parametrize("restarts", [6, pytest.param(200, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("restarts", [6, pytest.param(200, marks=pytest.mark.timeout(1800))])
 def test_restarts_leave_nothing_behind(cluster: Cluster, stage_of: StageOf, restarts: int) -> None:
     """Descriptors, threads and processes of the supervisor are as many after worker restarts as before."""
     stage = stage_of(restart={"backoff_s": 0.05, "backoff_s_max": 0.05})
