@@ -139,6 +139,11 @@ class Rig:
         assert member.process.pid is not None
         return member.process.pid
 
+    def is_idle(self) -> bool:
+        """Tell whether the only worker has not only told its outcomes, but is done with them."""
+        (member,) = self.pool._members.values()
+        return member.watch.running() == []
+
     def _take(self, events: Sequence[on.Event]) -> None:
         for event in events:
             if not isinstance(event, on.Tick | on.Delivered | on.Committed):

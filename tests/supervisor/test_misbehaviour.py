@@ -71,6 +71,8 @@ def test_a_killed_worker_is_replaced_in_time(tmp_path: Path, capsys: pytest.Capt
                 token.touch()
                 rig.send("m", NUMBERS)
                 rig.until(lambda: not token.exists())
+            else:
+                rig.until(rig.is_idle)
             ended_s = time.monotonic()
             os.kill(rig.process_id(), signal.SIGKILL)
             rig.until_exits(1 + is_busy)
