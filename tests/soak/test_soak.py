@@ -38,7 +38,7 @@ def kept(report: Report, kinds: frozenset[Kind]) -> None:
 
 def test_a_few_kills_double_nothing(node: Broker, tmp_path: Path) -> None:
     """Supervisors and workers are killed at random moments: each record has one outcome."""
-    options = Options(kills=4, members=2, workers=1, gap_s=2.0, rate=100, delivery="exactly-once", seed=1)
+    options = Options(kills=4, members=2, gap_s=2.0, rate=100, delivery="exactly-once", seed=1)
     kept(soak(options, node, tmp_path), KILLS)
 
 
