@@ -18,6 +18,7 @@ import structlog
 from consumer.config import Settings
 from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.dispatcher import Dispatcher
+from consumer.core.expiry import ModelExpiry
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.scheduling import ModelShare
@@ -203,7 +204,8 @@ class Topics:
 def _endpoint(settings: Settings) -> Iterator[tuple[Metrics, Health]]:
     """Watch the loop, and tell about it over HTTP where that is wanted."""
     metrics = Metrics(settings.models)
-    health = Health(list(settings.models), stalled_s=settings.http.stalled_s)
+    preloaded = {name: model.preload for name, model in settings.models.items()}
+    health = Health(preloaded, stalled_s=settings.http.stalled_s)
     if not settings.http.enabled:
         yield metrics, health
         return
@@ -261,7 +263,8 @@ def _policy(model: ModelOptions) -> ModelPolicy:
             slots=None if model.workers is None else frozenset(model.workers),
             is_preloaded=model.preload,
             breaker=BreakerOptions(backoff_s=model.probe_backoff_s, backoff_s_max=model.probe_backoff_s_max),
-            crashes=CrashOptions(deaths_max=model.crashes_max, window_s=model.crash_window_s),
+            crashes=CrashOptions(budget_s=model.crash_budget_s, window_s=model.crash_window_s),
         ),
+        expiry=ModelExpiry(age_s_max=model.age_s_max, is_dropped=model.on_expired == "drop"),
         is_dead_lettered_on_hold=model.on_hold == "dead-letter",
     )

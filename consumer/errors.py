@@ -1,9 +1,10 @@
 """The errors an operator can meet, and the exit codes they end the program with.
 
-Owns one small hierarchy. Each class carries its `reason`, a slug that logs and metrics use as it is, and its
-`exit_code`, should it reach the command line. What goes wrong with a single record is no exception here but a value, a
-`core.types.Failure`: it becomes a dead letter, never the end of the program. What a programmer did wrong is an
-`assert`. Must not know who raises or who reports; imports nothing of the package.
+Owns one small hierarchy, and the shape of an error that a part gets over by itself. Each class carries its `reason`, a
+slug that logs and metrics use as it is, and its `exit_code`, should it reach the command line. What goes wrong with a
+single record is no exception here but a value, a `core.types.Failure`: it becomes a dead letter, never the end of the
+program. What a programmer did wrong is an `assert`. Must not know who raises or who reports; imports nothing of the
+package.
 
     ConsumerError            failed                    1   base; raised only through its subclasses
       ConfigError            bad-configuration         2   before anything is consumed
@@ -13,6 +14,7 @@ Owns one small hierarchy. Each class carries its `reason`, a slug that logs and 
       FencedError            fenced                    6   another instance has the same transactional.id
 """
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
@@ -97,3 +99,15 @@ class FencedError(ConsumerError):
         super().__init__(
             f"another instance has taken over transactional.id {transactional_id}: give each copy its own `instance`"
         )
+
+
+@dataclass(slots=True)
+class Complaint:
+    """One kind of error that the Kafka client gets over by itself, or waits to, and how often it came."""
+
+    name: str
+    """The client's name of the error, such as `TOPIC_AUTHORIZATION_FAILED`."""
+    message: str
+    """One line."""
+    topic: str | None
+    count: int = 1

@@ -27,7 +27,7 @@ class Reason(StrEnum):
     NOT_FINITE = "not-finite"
     """NaN or infinity where the model, or JSON, forbids it."""
     EXPIRED = "expired"
-    """The record's `expires-at` was over before it could be inferred."""
+    """The record's `expires-at` was over, or it was older than its model allows, before it could be inferred."""
     TOO_LARGE = "too-large"
     """The record, or its result, exceeds a limit of size or count, the broker's included."""
     UNENCODABLE_OUTPUT = "unencodable-output"

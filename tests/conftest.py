@@ -1,4 +1,4 @@
-"""Fixtures that all tests share: the broker."""
+"""What all tests share: the broker, and who may run beside it."""
 
 import os
 from collections.abc import Iterator
@@ -6,6 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from consumer.demo.broker import Broker, BrokerError, Kind, start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests that share a broker in one process, where several run tests: the others run beside them."""
+    for item in items:
+        if item.get_closest_marker("broker") is not None:
+            item.add_marker(pytest.mark.xdist_group("broker"))
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from consumer.config.tree import Key, Problem
+from consumer.core.commits import CommitOptions
+from consumer.core.flow import FlowOptions
 from consumer.core.lifecycle import RestartOptions
 from consumer.core.retry import RetryOptions
 from consumer.core.scheduling import SchedulingOptions
@@ -123,6 +125,11 @@ def _scheduling(scheduling: SchedulingOptions, transport: ChannelOptions) -> Ite
             yield _above(("scheduling", name), value, other, limit)
 
 
+def _commit(commit: CommitOptions, flow: FlowOptions) -> Iterator[Problem]:
+    if commit.bytes_max > flow.bytes_max:
+        yield _above(("commit", "bytes_max"), commit.bytes_max, "flow.bytes_max", flow.bytes_max)
+
+
 def _shutdown(kafka: Mapping[str, Any], shutdown: ShutdownOptions) -> Iterator[Problem]:
     consumer = kafka.get("consumer")
     settings = {**kafka, **(consumer if isinstance(consumer, Mapping) else {})}
@@ -154,5 +161,6 @@ _CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Problem]]], ...] = 
     (("retry",), _retry),
     (("restart",), _restart),
     (("scheduling", "transport"), _scheduling),
+    (("commit", "flow"), _commit),
     (("kafka", "shutdown"), _shutdown),
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from consumer.config import grammar
 from consumer.config.settings import Settings
-from consumer.observe.metrics import catalogue_table
+from consumer.observe.catalogue import catalogue_table
 
 _HEAD = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
 

@@ -1,4 +1,4 @@
-"""Whether a model may be used, when a broken one is tried again, and how many workers it may cost.
+"""Whether a model may be used, when a broken one is tried again, and how much of the workers' time it may cost.
 
 Owns one model's breaker: closed, open, or probing. Must not know what a probe is, who answers it, or what waits.
 
@@ -13,6 +13,10 @@ nothing but the attempt reaches the model, so that a broken model costs the othe
       |            |  `-----------------------------' fail |
       `------------+--------------------------------------'
                          succeed (from anywhere)
+
+A model that ends its workers may answer its attempt every time, so these pauses do not bound what it costs the others.
+Its *losses* do: the time that workers were lost to it within a window. Beyond its budget it has to wait until enough of
+them are past, so it costs the budget in any window, and by what the last death goes beyond that.
 """
 
 from collections import deque
@@ -20,7 +24,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated
 
-from annotated_types import Ge, Gt
+from annotated_types import Gt
 
 from consumer.core.retry import backoff_s
 
@@ -37,27 +41,61 @@ class BreakerOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrashOptions:
-    """How many deaths of workers a model may cause."""
+    """How much of the workers' time a model may cost by ending them."""
 
-    deaths_max: Annotated[int, Ge(1)] = 5
-    """Deaths within `window_s` beyond what the search for one record costs; the last of them opens the breaker."""
-    window_s: Annotated[float, Gt(0)] = 600.0
-    """How long a death counts, in seconds."""
+    budget_s: Annotated[float, Gt(0)] = 300.0
+    """Seconds of one worker's time within `window_s`."""
+    window_s: Annotated[float, Gt(0)] = 1800.0
+    """How long a loss counts, in seconds."""
 
 
-class Crashes:
-    """The deaths of workers that one model has caused of late: its restart budget."""
+class Losses:
+    """The time that workers were lost to one model of late, against its budget."""
 
     def __init__(self, options: CrashOptions) -> None:
         self._options = options
-        self._deaths_s: deque[float] = deque()
+        self._losses: deque[tuple[float, float]] = deque()
+        """When each was known, and its seconds."""
 
-    def add(self, now: float, hunt_deaths: int) -> int:
-        """Count a death; return by how many the budget is exceeded, `hunt_deaths` apart; 0 while it is not."""
-        self._deaths_s.append(now)
-        while self._deaths_s[0] < now - self._options.window_s:
-            self._deaths_s.popleft()
-        return max(0, len(self._deaths_s) - hunt_deaths - self._options.deaths_max + 1)
+    def add(self, now: float, lost_s: float) -> None:
+        """Count a loss."""
+        self._losses.append((now, lost_s))
+
+    def free_at_s(self, now: float) -> float:
+        """Say when the model is within its budget again; `now` where it is."""
+        while self._losses and self._losses[0][0] + self._options.window_s <= now:
+            self._losses.popleft()
+        excess_s = sum(lost_s for _, lost_s in self._losses) - self._options.budget_s
+        free_at_s = now
+        for at_s, lost_s in self._losses:
+            if excess_s <= 0:
+                break
+            excess_s -= lost_s
+            free_at_s = at_s + self._options.window_s
+        return free_at_s
+
+
+class Pause:
+    """The wait before something is tried again, longer with each failure in a row. It bars nothing that has begun."""
+
+    __slots__ = ("_failures", "_options", "over_at_s")
+
+    def __init__(self, options: BreakerOptions) -> None:
+        self._options = options
+        self._failures = 0
+        self.over_at_s = 0.0
+
+    def succeed(self) -> None:
+        """Take note of a success: the next failure is a first one."""
+        self._failures = 0
+        self.over_at_s = 0.0
+
+    def fail(self, now: float, not_before_s: float = 0.0) -> None:
+        """Take note of a failure; one more while the wait lasts makes it longer by `not_before_s` only."""
+        if now >= self.over_at_s:
+            self._failures += 1
+            self.over_at_s = now + backoff_s(self._failures, self._options.backoff_s, self._options.backoff_s_max)
+        self.over_at_s = max(self.over_at_s, not_before_s)
 
 
 class BreakerState(Enum):
@@ -104,15 +142,14 @@ class Breaker:
         self.state = BreakerState.CLOSED
         self.due_at_s = None
 
-    def fail(self, now: float, excess: int = 0) -> None:
-        """Take note that the model is broken; while the pause lasts, further failures do not make it longer.
+    def fail(self, now: float, not_before_s: float = 0.0) -> None:
+        """Take note that the model is broken.
 
-        `excess` is by how many deaths its restart budget is exceeded: the pause grows with them, too, for a model that
-        ends its workers may answer its probe every time.
+        While the pause lasts, further failures do not make it longer; only `not_before_s` does, before which no attempt
+        is made in any case.
         """
-        if self.state is BreakerState.OPEN:
-            return
-        self._failures += 1
-        self.state = BreakerState.OPEN
-        failures = max(self._failures, excess)
-        self.due_at_s = now + backoff_s(failures, self._options.backoff_s, self._options.backoff_s_max)
+        if self.due_at_s is None:
+            self._failures += 1
+            self.state = BreakerState.OPEN
+            self.due_at_s = now + backoff_s(self._failures, self._options.backoff_s, self._options.backoff_s_max)
+        self.due_at_s = max(self.due_at_s, not_before_s)

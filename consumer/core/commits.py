@@ -29,6 +29,8 @@ class CommitOptions:
     readers of committed records wait for it."""
     records_max: Annotated[int, Ge(1)] = 25_000
     """Outcomes that may wait for a commit: at this many it comes before the interval is over."""
+    bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
+    """Bytes of outcomes that may be undelivered: at this many a commit comes before the interval is over."""
     retry_ms: Annotated[float, Ge(1)] = 250.0
     """Pause before a commit that the broker refused is tried again."""
 
@@ -55,11 +57,12 @@ class CommitRhythm:
         self._is_aborted = False
         """A transaction was aborted: what it held is in the next one, which needs a barrier of its own."""
 
-    def flush_is_due(self, undelivered: int, has_news: Callable[[], bool], now: float) -> bool:
+    def flush_is_due(self, undelivered: int, size: int, has_news: Callable[[], bool], now: float) -> bool:
         """Tell whether to pass a barrier now.
 
         Args:
             undelivered: Outcomes that are on their way.
+            size: Their bytes.
             has_news: Tells whether there is something to commit as it is; asked only where a commit needs a barrier.
             now: Monotonic seconds.
         """
@@ -68,7 +71,7 @@ class CommitRhythm:
         if self._is_aborted:
             return now >= self._not_before_s
         is_time = now - self._last_s >= self._interval_s
-        if not (self.is_urgent or is_time or self._is_full(undelivered)):
+        if not (self.is_urgent or is_time or self._is_full(undelivered) or size >= self._options.bytes_max):
             return False
         return bool(undelivered) or (self.is_transactional and has_news())
 

@@ -22,10 +22,10 @@ class Committing:
         self._pending: dict[TopicPartition, tuple[int, str]] = {}
         self._heads: dict[TopicPartition, int] = {}
 
-    def due(self, undelivered: int, now: float) -> Iterator[Flush | Commit]:
-        """Ask for the barrier or the commit that is due, `undelivered` outcomes being on their way."""
+    def due(self, undelivered: int, size: int, now: float) -> Iterator[Flush | Commit]:
+        """Ask for the barrier or the commit that is due, `undelivered` outcomes of `size` bytes being on their way."""
         rhythm = self.rhythm
-        if rhythm.flush_is_due(undelivered, self._has_news, now):
+        if rhythm.flush_is_due(undelivered, size, self._has_news, now):
             rhythm.is_flushing = True
             yield Flush()
         elif rhythm.commit_is_due(undelivered, now):

@@ -50,8 +50,8 @@ class Crew:
         self._slots[number].restarts.booted(now)
         return number
 
-    def exited(self, worker: WorkerId, now: float, *, can_boot: bool, is_explained: bool) -> None:
-        """Take note that a worker is gone.
+    def exited(self, worker: WorkerId, now: float, *, can_boot: bool, is_explained: bool) -> int:
+        """Take note that a worker is gone; say which slot it filled.
 
         Args:
             worker: Which.
@@ -60,10 +60,12 @@ class Crew:
             is_explained: Whether a model is to blame, or one of its records: it has a budget of its own, and the other
                 models are not to wait for the slot.
         """
-        slot = self._slots[self._find(worker)]
+        number = self._find(worker)
+        slot = self._slots[number]
         slot.worker = None
         slot.follow(WorkerEvent.EXITED if can_boot else WorkerEvent.BOOT_FAILED)
         slot.spawn_at_s = now + self._options.backoff_s if is_explained else slot.restarts.died(now)
+        return number
 
     def _find(self, worker: WorkerId) -> int:
         """Find the slot that a worker fills."""

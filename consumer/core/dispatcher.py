@@ -17,20 +17,26 @@ from consumer.core import events as on
 from consumer.core.commits import CommitRhythm
 from consumer.core.committing import Committing
 from consumer.core.crew import Crew
-from consumer.core.intake import EXPIRED, Intake
+from consumer.core.expiry import Expiry, split_expired
+from consumer.core.intake import Intake
 from consumer.core.leases import Lease, Leases
 from consumer.core.lifecycle import SUPERVISOR, SupervisorEvent, SupervisorState, advance
 from consumer.core.outcomes import Outcomes, Results
 from consumer.core.partitions import Partitions
-from consumer.core.placement import Placement
+from consumer.core.placement import LOST_LOADING, OVERSPENT, Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.recovery import blamed_models, blamed_records, culprits, recover, verdict_on
-from consumer.core.retry import Condemn, Hold, Retry, after_failure, hunt_deaths
+from consumer.core.retry import Condemn, Hold, Retry, after_failure
 from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
-from consumer.core.types import Failure, ModelId, Run, TopicPartition, WorkerId
-from consumer.core.waiting import Retries, Waiting, split_expired
+from consumer.core.types import Failure, ModelId, Run, TopicPartition
+from consumer.core.waiting import Retries, Waiting
 from consumer.errors import ExitCode
+
+METADATA_TOO_LARGE = "OFFSET_METADATA_TOO_LARGE"
+"""The broker's name of the error."""
+MAP_REFUSED = "raise the brokers' offset.metadata.max.bytes to 4096; until then more is done again after a restart"
+MAP_NEEDED = "exactly-once needs the brokers' offset.metadata.max.bytes to be 4096 at least"
 
 
 class Dispatcher:
@@ -56,6 +62,7 @@ class Dispatcher:
         self._options = options
         self._jitter = jitter
         self._intake = Intake(models)
+        self._expiry = Expiry({m: policy.expiry for m, policy in models.items()})
         self._partitions = Partitions(options.flow, 0 if options.exactly_once else options.commit.records_max)
         self._scheduler = Scheduler(options.scheduling, {m: policy.share for m, policy in models.items()})
         self._placement = Placement(options.placement, {m: policy.place for m, policy in models.items()})
@@ -63,7 +70,8 @@ class Dispatcher:
         self._leases = Leases()
         self._outcomes = Outcomes(self._partitions, must_fit=options.exactly_once)
         self._retries = Retries()
-        self._waiting = Waiting({m for m, policy in models.items() if policy.is_dead_lettered_on_hold})
+        on_hold = {m for m, policy in models.items() if policy.is_dead_lettered_on_hold}
+        self._waiting = Waiting(on_hold, self._expiry, self._scheduler, self._partitions, self._outcomes)
         self._rhythm = CommitRhythm(options.commit, now, is_transactional=options.exactly_once)
         self._committing = Committing(self._rhythm, self._partitions)
         self._revoking: set[TopicPartition] = set()
@@ -117,7 +125,7 @@ class Dispatcher:
             case on.Tick():
                 self._tick(now)
             case on.Committed():
-                self._committing.answered(event, now)
+                self._committed(event, now)
             case on.Delivered() | on.DeliveryFailed() | on.Parked() | on.Unparked():
                 self._delivery_news(event)
             case on.TopicParked() | on.TopicResumed():
@@ -140,6 +148,16 @@ class Dispatcher:
                 self._outcomes.park(ticket, index)
             case on.Unparked(ticket, index):
                 self._outcomes.unpark(ticket, index)
+
+    def _committed(self, event: on.Committed, now: float) -> None:
+        """Take note of a commit's answer."""
+        self._committing.answered(event, now)
+        if event.error != METADATA_TOO_LARGE:
+            return
+        if self._options.exactly_once:
+            self._stop(SupervisorEvent.FAILED, ExitCode.BROKER, MAP_NEEDED)
+        for partition in self._partitions.leave_maps_out(event.offsets):
+            self._note("offset_map.refused", topic=partition.topic, partition=partition.partition, message=MAP_REFUSED)
 
     def _topic_news(self, event: on.TopicParked | on.TopicResumed) -> None:
         """Take note that an output topic takes nothing, or something again."""
@@ -183,7 +201,8 @@ class Dispatcher:
                 if self._state is SupervisorState.STARTING:
                     self._follow(SupervisorEvent.SERVED)
                 self._scheduler.add_worker(worker)
-                self._actions.extend(self._placement.add_worker(worker, slot))
+                self._note_broken(self._placement.filled(slot, now), OVERSPENT)
+                self._actions.extend(self._placement.add_worker(worker, slot, now))
             case on.WorkerExited():
                 self._exited(event, now)
             case on.ModelLoaded(worker, model):
@@ -211,6 +230,7 @@ class Dispatcher:
                 self._dead_letter(run, [failure] * len(run))
                 self._partitions.drop([run])
             for run in runs:
+                self._expiry.limit(run, fetched.epoch_s)
                 self._scheduler.enqueue(run)
 
     # -- answers come
@@ -223,7 +243,7 @@ class Dispatcher:
         self._scheduler.settle(event.worker, model, event.count, event.infer_s)
         settlement = settle(lease, event, self._partitions.is_current)
         if settlement.runs:
-            results = Results(model, settlement.runs, settlement.values, settlement.keys)
+            results = Results(model, settlement.runs, settlement.values, settlement.keys, settlement.size)
             self._actions.extend(self._outcomes.results(results, lease.chunk.chunk))
         for run, failures in settlement.failed:
             self._fail(run, failures, now)
@@ -264,14 +284,16 @@ class Dispatcher:
         lost = self._leases.lost(event.worker)
         running = blamed_records(event, lost, self._scheduler.rows_max)
         charged = culprits(event, lost, running)
-        broken = self._placement.remove_worker(event.worker, blamed_models(event), now)
-        is_explained = bool(charged or broken) or any(lease.is_suspect for lease in lost)
-        self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
+        ended = self._placement.remove_worker(event.worker, blamed_models(event), now)
+        guilty = ended | dict.fromkeys(charged, False)
+        is_explained = bool(guilty) or any(lease.is_suspect for lease in lost)
+        slot = self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
         if event.boot_failure is not None and not self.is_draining:
             self._stop(SupervisorEvent.FAILED, ExitCode.WORKER_BOOT, event.boot_failure)
             return
         self._scheduler.remove_worker(event.worker)
-        self._note_broken(event.worker, broken, charged, now)
+        self._note_broken([model for model, is_copy in ended.items() if not is_copy], LOST_LOADING)
+        self._note_broken(self._placement.lost(slot, guilty, event.busy_s, now), OVERSPENT)
         for lease in lost:
             self._partitions.drop(lease.chunk.runs)
         if self.is_draining:
@@ -286,16 +308,10 @@ class Dispatcher:
         for run in recovery.condemned:
             self._dead_letter(run, [verdict_on(event)])
 
-    def _note_broken(
-        self, worker: WorkerId, broken: Collection[ModelId], charged: Collection[ModelId], now: float
-    ) -> None:
-        """Tell of the models that a worker died of: those it was loading, and those whose budget is used up."""
-        for model in broken:
-            self._note("model.broken", model=model, worker=worker, message="its worker died while it was loaded")
-        for model in charged:
-            failure = self._placement.crashed(model, hunt_deaths(self._scheduler.rows_max(model)), now)
-            if failure is not None:
-                self._note("model.broken", model=model, worker=worker, message=failure.message)
+    def _note_broken(self, models: Collection[ModelId], failure: Failure) -> None:
+        """Tell of the models that workers were lost to: those that were being loaded, and those beyond their budget."""
+        for model in models:
+            self._note("model.broken", model=model, error=failure.error, message=failure.message)
 
     def _is_wanted(self, run: Run) -> bool:
         """Tell whether records that come back from a worker are still for this member to infer."""
@@ -341,7 +357,7 @@ class Dispatcher:
             for assignment in self._scheduler.assign(self._placement.ready):
                 self._dispatch(assignment, now)
         self._pace(now)
-        self._actions.extend(self._committing.due(self._outcomes.undelivered, now))
+        self._actions.extend(self._committing.due(self._outcomes.undelivered, self._outcomes.size, now))
         if self.is_draining and self.is_quiet(list(self._partitions)) and not self._outcomes.undelivered:
             self._stop(SupervisorEvent.SETTLED, ExitCode.OK, "drained")
 
@@ -349,11 +365,8 @@ class Dispatcher:
         """Have models loaded and probed, and make room where records of a broken one fill a partition."""
         waiting_s = {model: self._scheduler.waiting_s(model) for model in self._scheduler.waiting_models()}
         self._actions.extend(self._placement.wanted(waiting_s, self._scheduler.load_s, now))
-        for model, failure in self._placement.unavailable().items():
-            if model in waiting_s:
-                for run in self._waiting.overflow(model, self._scheduler, self._partitions):
-                    self._dead_letter(run, [failure] * len(run))
-                    self._partitions.drop([run])
+        unavailable = {m: failure for m, failure in self._placement.unavailable().items() if m in waiting_s}
+        self._actions.extend(self._waiting.relieve(unavailable, now))
 
     def _dispatch(self, assignment: Assignment, now: float) -> None:
         """Lend a chunk to a worker, without the records that are not worth it any more."""
@@ -362,8 +375,7 @@ class Dispatcher:
             fresh, expired = split_expired(run, now)
             if expired is not None:
                 self._scheduler.shrink(assignment.worker, assignment.model, len(expired), expired.size)
-                self._dead_letter(expired, [EXPIRED] * len(expired))
-                self._partitions.drop([expired])
+                self._actions.extend(self._waiting.expire(expired))
             if fresh is not None:
                 runs.append(fresh)
         if not runs:

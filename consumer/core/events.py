@@ -4,7 +4,7 @@ Events are facts, told by the shells in the past tense. They carry no clock: `st
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from consumer.core.activity import Overdue, Stretch
@@ -72,6 +72,8 @@ class WorkerExited:
     """What it was killed for, where it took too long."""
     is_planned: bool = False
     """It ended of its own will, between two batches."""
+    busy_s: Mapping[ModelId, float] = field(default_factory=dict)
+    """How long it had been at a model's batch, load or probe since it last showed that it went on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Answered:
     queue_s: float
     """From the fetch to the start of the batch, of the oldest record."""
     infer_s: float
+    size: int = 0
+    """Bytes that `values` take up."""
 
 
 @dataclass(frozen=True, slots=True)

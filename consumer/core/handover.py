@@ -15,7 +15,7 @@ from consumer.core.types import ChunkId, Run, Ticket, TopicPartition
 
 @dataclass(slots=True)
 class Handed:
-    """The records of one hand-over, without their payloads."""
+    """The records of one hand-over, without their payloads; the `size` of a run is that of its outcomes."""
 
     ticket: Ticket
     runs: list[Run]
@@ -34,6 +34,8 @@ class Handover:
         self._last = 0
         self.records = 0
         """Records handed over and not delivered."""
+        self.size = 0
+        """Bytes of their outcomes."""
 
     @property
     def last(self) -> Ticket:
@@ -45,6 +47,7 @@ class Handover:
         self._last += 1
         self._handed.append(Handed(Ticket(self._last), list(runs), chunk, set()))
         self.records += sum(map(len, runs))
+        self.size += sum(run.size for run in runs)
         return Ticket(self._last)
 
     def deliver(self, ticket: Ticket) -> list[Run]:
@@ -54,24 +57,30 @@ class Handover:
             handed = self._handed.popleft()
             delivered.extend(handed.runs if not handed.withdrawn else _remaining(handed))
         self.records -= sum(map(len, delivered))
+        self.size -= sum(run.size for run in delivered)
         return delivered
 
-    def withdraw(self, ticket: Ticket, index: int) -> tuple[Run, ChunkId | None, int] | None:
-        """Take back one record the sink could not deliver: its run, its chunk, its number in the run.
+    def withdraw(self, ticket: Ticket, index: int) -> tuple[Run, ChunkId | None] | None:
+        """Take back one record the sink could not deliver: a run of its own, with its part of the bytes, and its chunk.
 
         None if the ticket is unknown, or the record was given back before.
         """
-        for handed in self._handed:
-            if handed.ticket == ticket:
-                if index in handed.withdrawn:
-                    return None
+        handed = next((handed for handed in self._handed if handed.ticket == ticket), None)
+        if handed is None or index in handed.withdrawn:
+            return None
+        base = 0
+        for run in handed.runs:
+            stop = base + len(run)
+            if index < stop:
+                left = len(run) - sum(base <= i < stop for i in handed.withdrawn)
                 handed.withdrawn.add(index)
+                single = run.bare(index - base, index - base + 1)
+                single.size = run.size // left  # the last one has what is left
+                run.size -= single.size
                 self.records -= 1
-                base = 0
-                for run in handed.runs:
-                    if index < base + len(run):
-                        return run, handed.chunk, index - base
-                    base += len(run)
+                self.size -= single.size
+                return single, handed.chunk
+            base = stop
         return None
 
     def touch(self, partitions: Collection[TopicPartition]) -> bool:
@@ -85,6 +94,8 @@ def _remaining(handed: Handed) -> list[Run]:
     for run in handed.runs:
         kept = [i for i in range(len(run)) if base + i not in handed.withdrawn]
         if kept:
-            remaining.append(run.pick_bare(kept))
+            rest = run.pick_bare(kept)
+            rest.size = run.size
+            remaining.append(rest)
         base += len(run)
     return remaining

@@ -12,7 +12,6 @@ NAMES_MAX = 10
 """Configured models that a dead letter names."""
 NO_MODEL_ID = Failure("no-model-id", "RecordError", "the record names no model: its key is missing or not UTF-8 text")
 NO_VALUE = Failure("no-value", "RecordError", "the record has no value (a tombstone)")
-EXPIRED = Failure("expired", "RecordError", "the record expired before it could be inferred")
 
 
 def unknown_model(known: Collection[ModelId]) -> Failure:

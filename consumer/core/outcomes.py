@@ -32,6 +32,8 @@ class Results:
     runs: Sequence[Run]
     values: Sequence[bytes]
     keys: Sequence[bytes | None]
+    size: int
+    """Bytes of `values` together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,11 @@ class Outcomes:
         return self._handover.records
 
     @property
+    def size(self) -> int:
+        """Bytes of the undelivered outcomes."""
+        return self._handover.size
+
+    @property
     def parked(self) -> int:
         """Outcomes that wait in the sink for their topics."""
         return len(self._parked)
@@ -69,26 +76,34 @@ class Outcomes:
         return self._handover.touch(partitions) or any(run.partition in partitions for run in runs)
 
     def results(self, results: Results, chunk: ChunkId | None) -> Iterator[Produce]:
-        """Hand over results that came back in a chunk, or withhold them."""
+        """Hand over results that came back in a chunk, or withhold them; their bytes weigh until they are delivered."""
+        records = sum(map(len, results.runs))
+        for run in results.runs:
+            run.size = results.size * len(run) // records  # near enough, and found without a look at each
         if self._must_fit and not all(map(self._partitions.fits, results.runs)):
             first = 0
             for run in results.runs:
                 place = slice(first, first + len(run))
-                single = Results(results.model, [run], results.values[place], results.keys[place])
+                single = Results(results.model, [run], results.values[place], results.keys[place], run.size)
                 first += len(run)
                 if self._partitions.fits(run):
                     yield self._produce(single, chunk)
                 else:
-                    self._withheld.append(single)
+                    self._withhold(single)
             return
         yield self._produce(results, chunk)
 
     def letters(self, run: Run, failures: Sequence[Failure]) -> Iterator[DeadLetter]:
         """Hand over dead letters, payloads included, or withhold them."""
         if self._must_fit and not self._partitions.fits(run):
-            self._withheld.append(Letters(run, failures))
+            self._withhold(Letters(run, failures))
             return
         yield self._dead_letter(Letters(run, failures))
+
+    def skip(self, run: Run) -> None:
+        """Be done with records that get no outcome: nothing is waited for, and the next commit may pass them."""
+        self._partitions.settle([run])
+        self._partitions.resolve([run])
 
     def release(self) -> Iterator[Produce | DeadLetter]:
         """Hand over what was withheld and can be named in a commit by now; forget what is nobody's any more."""
@@ -99,10 +114,9 @@ class Outcomes:
                 continue
             if not self._partitions.fits(run):
                 self._withheld.append(each)
-            elif isinstance(each, Results):
-                yield self._produce(each, None)
-            else:
-                yield self._dead_letter(each)
+                continue
+            self._partitions.drop([run])  # weighed while it was withheld, and weighs again as handed over
+            yield self._produce(each, None) if isinstance(each, Results) else self._dead_letter(each)
 
     def forget(self) -> None:
         """Forget parked outcomes of partitions that were taken away: the sink has dropped them."""
@@ -118,8 +132,7 @@ class Outcomes:
         """Take note that an outcome waits in the sink for its topic."""
         found = self._handover.withdraw(ticket, index)
         if found is not None:
-            run, _, i = found
-            self._parked[ticket, index] = run.bare(i, i + 1)
+            self._parked[ticket, index], _ = found
 
     def unpark(self, ticket: Ticket, index: int) -> None:
         """Resolve an outcome that was parked and is delivered now."""
@@ -137,16 +150,22 @@ class Outcomes:
             answered: The chunks whose payloads can still be read.
         """
         parked = self._parked.pop((ticket, index), None)
-        run, chunk, i = (parked, None, 0) if parked else self._handover.withdraw(ticket, index) or (None, None, 0)
+        run, chunk = (parked, None) if parked else self._handover.withdraw(ticket, index) or (None, None)
         if run is None or not self._partitions.is_current(run):
             return
-        letter = original(answered, run, chunk, i)
+        letter = original(answered, run, chunk)
         if letter is None:
-            letter = run.pick_bare([i])
+            letter = run.bare(0, 1)
             letter.values = [None]
             failure = Failure(failure.reason, failure.error, f"{failure.message}; {PAYLOAD_LOST}", failure.disposition)
         # Settled before, by the result: only its outcome is another one now.
-        yield DeadLetter(self._handover.hand([letter.bare(0, 1)]), letter, [failure])
+        self._partitions.drop([run])
+        self._partitions.hold(letter)
+        yield DeadLetter(self._handover.hand([_handed(letter)]), letter, [failure])
+
+    def _withhold(self, each: Results | Letters) -> None:
+        self._withheld.append(each)
+        self._partitions.hold(each.runs[0] if isinstance(each, Results) else each.run)
 
     def _produce(self, results: Results, chunk: ChunkId | None) -> Produce:
         ticket = self._handover.hand(results.runs, chunk)
@@ -154,6 +173,14 @@ class Outcomes:
         return Produce(ticket, results.model, results.runs, results.values, results.keys)
 
     def _dead_letter(self, letters: Letters) -> DeadLetter:
-        ticket = self._handover.hand([letters.run.bare(0, len(letters.run))])
-        self._partitions.settle([letters.run])
+        handed = _handed(letters.run)
+        ticket = self._handover.hand([handed])
+        self._partitions.settle([handed])
         return DeadLetter(ticket, letters.run, letters.failures)
+
+
+def _handed(run: Run) -> Run:
+    """Leave the payloads of a dead letter's records out, but for their size."""
+    handed = run.bare(0, len(run))
+    handed.size = run.size
+    return handed

@@ -2,8 +2,9 @@
 
 Owns two ledgers per partition and the flow control over all. Must not know models, workers or the sink.
 
-A record is *settled* when its outcome was handed to the sink: then it weighs on the budgets and the window no more.
-It is *resolved* when the broker has acknowledged the outcome: then the watermark may pass it. Both ledgers of a
+A record is *settled* when its outcome was handed to the sink: then it weighs on the budget of records and on the window
+no more, and its outcome weighs on the budget of bytes in its place. It is *resolved* when the broker has acknowledged
+the outcome: then that weighs no more, and the watermark may pass it. Both ledgers of a
 partition are opened together, so that they agree in generations and positions.
 """
 
@@ -45,6 +46,8 @@ class Partitions:
         self._resolved = Ledgers()
         self._committed: dict[TopicPartition, tuple[int, str]] = {}
         self._topic_ids: dict[TopicPartition, str] = {}
+        self._mapless: set[TopicPartition] = set()
+        """Partitions whose offset map the broker does not take."""
 
     def __contains__(self, partition: object) -> bool:
         """Tell whether a partition is assigned."""
@@ -94,6 +97,7 @@ class Partitions:
             self._committed.pop(partition, None)
             self._topic_ids.pop(partition, None)
             self._committed_heads.pop(partition, None)
+            self._mapless.discard(partition)
 
     def admit(self, fetched: Slice) -> Admitted | None:
         """Take a slice into the ledgers; None if it is another member's now, or here already."""
@@ -143,12 +147,14 @@ class Partitions:
         return self._resolved.current(run.partition, run.generation) is not None
 
     def settle(self, runs: Iterable[Run]) -> None:
-        """Take note that the outcomes of these records were handed to the sink."""
+        """Take note that the outcomes of these records, `size` bytes each run, were handed to the sink."""
         for run in runs:
             ledger = self._settled.current(run.partition, run.generation)
             assert ledger is not None, "outcomes of an earlier generation are dropped before they are settled"
             ledger.resolve(run.positions)
-            self._flow.resolve(run.partition, len(run), 0, self._span(run.partition))
+            span = self._span(run.partition)
+            self._flow.resolve(run.partition, len(run), 0, span)
+            self._flow.admit(run.partition, 0, run.size, span)
 
     def resolve(self, runs: Iterable[Run]) -> None:
         """Take note that the broker has acknowledged the outcomes of these records."""
@@ -156,6 +162,7 @@ class Partitions:
             ledger = self._resolved.current(run.partition, run.generation)
             if ledger is not None:
                 ledger.resolve(run.positions)
+                self._flow.resolve(run.partition, 0, run.size, self._span(run.partition))
 
     def commits(self) -> dict[TopicPartition, tuple[int, str]]:
         """Say what to commit of each partition that has news: the next offset and the metadata."""
@@ -165,8 +172,11 @@ class Partitions:
             next_offset = ledger.next_offset
             if next_offset is None:
                 continue
-            completed = ledger.completed(offset_map.SPAN_MAX)
-            commit = next_offset, offset_map.encode(next_offset, completed, self._topic_ids[partition])
+            metadata = ""
+            if partition not in self._mapless:
+                completed = ledger.completed(offset_map.SPAN_MAX)
+                metadata = offset_map.encode(next_offset, completed, self._topic_ids[partition])
+            commit = next_offset, metadata
             if commit != self._committed.get(partition):
                 news[partition] = commit
         return news
@@ -182,6 +192,12 @@ class Partitions:
                 self._committed[partition] = commit
                 self._committed_heads[partition] = heads[partition]
                 self._flow.resolve(partition, 0, 0, self._span(partition))
+
+    def leave_maps_out(self, partitions: Iterable[TopicPartition]) -> list[TopicPartition]:
+        """Commit these partitions without their offset maps from now on; return those that had them until now."""
+        had = [each for each in partitions if each in self._resolved and each not in self._mapless]
+        self._mapless.update(had)
+        return had
 
     def fits(self, run: Run) -> bool:
         """Tell whether the next commit can name all records of a run, should they be completed and others not."""

@@ -1,12 +1,16 @@
 """Which worker has which model, and whether the model can be used.
 
-Owns the state of every model on every worker and one breaker per model. Must not know about records or queues: it is
-told how much waits for a model, never what.
+Owns the state of every model on every worker, one breaker per model, and what each may cost the others. Must not know
+about records or queues: it is told how much waits for a model, never what.
 
 Theory of operation. A model is loaded where it is needed: first on the least loaded worker that may serve it, then on
 further ones while more waits than the workers that have it get done in `spread_work_ms_min`. A model that fails to
 load anywhere, or that fails its own probe input, is broken: its breaker opens, nothing is sent to it, and with backoff
 it is tried again, by the probe where it is loaded, else by loading it.
+
+A worker that a model ended is *lost* to that model until another one fills its slot, and models have a budget for that:
+beyond it the breaker opens, though the model may well answer a probe. Where only a further copy of a model ends its
+worker, the model stays in service where it works, and further copies wait.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -16,9 +20,12 @@ from typing import Annotated
 from annotated_types import Ge
 
 from consumer.core.actions import Load, Probe
-from consumer.core.breaker import Breaker, BreakerOptions, Crashes, CrashOptions
+from consumer.core.breaker import Breaker, BreakerOptions, BreakerState, CrashOptions, Losses, Pause
 from consumer.core.lifecycle import MODEL, ModelEvent, ModelState, advance
 from consumer.core.types import Failure, ModelId, WorkerId
+
+LOST_LOADING = Failure("model-unavailable", "WorkerCrashedError", "its worker died while it was loaded or probed")
+OVERSPENT = Failure("model-unavailable", "WorkerCrashedError", "workers were lost to it for longer than its budget")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +53,9 @@ class ModelWhereabouts:
 
     place: ModelPlace
     breaker: Breaker
-    crashes: Crashes
+    copies: Pause
+    """Before one more worker loads it while another has it."""
+    losses: Losses
     states: dict[WorkerId, ModelState] = field(default_factory=dict)
     """Its state where it is not absent."""
     unfit: set[WorkerId] = field(default_factory=set)
@@ -65,6 +74,11 @@ class ModelWhereabouts:
         """Tell whether any worker is loading it."""
         return ModelState.LOADING in self.states.values()
 
+    @property
+    def is_ready(self) -> bool:
+        """Tell whether any worker has it ready."""
+        return ModelState.READY in self.states.values()
+
     def follow(self, worker: WorkerId, happened: ModelEvent) -> None:
         """Move on in the model's life on one worker."""
         state = advance(MODEL, self.states.get(worker, ModelState.ABSENT), happened)
@@ -81,61 +95,75 @@ class Placement:
         """Start with no worker and every breaker closed."""
         self._options = options
         self._models = {
-            model: ModelWhereabouts(place, Breaker(place.breaker), Crashes(place.crashes))
+            model: ModelWhereabouts(place, Breaker(place.breaker), Pause(place.breaker), Losses(place.crashes))
             for model, place in places.items()
         }
         self._slots: dict[WorkerId, int] = {}
+        self._outages: dict[int, tuple[float, Mapping[ModelId, bool]]] = {}
+        """Slots whose worker was ended: when, and by which models; True where that was a further copy."""
 
-    def add_worker(self, worker: WorkerId, slot: int) -> Iterator[Load]:
+    def add_worker(self, worker: WorkerId, slot: int, now: float) -> Iterator[Load]:
         """Let a worker serve models, and have it load those that are to be there from the start."""
         self._slots[worker] = slot
         for model, state in self._models.items():
-            if state.place.is_preloaded and self._may_serve(worker, state) and not state.breaker.is_open:
+            is_held = state.breaker.is_open or now < state.copies.over_at_s
+            if state.place.is_preloaded and self._may_serve(worker, state) and not is_held:
                 state.follow(worker, ModelEvent.REQUESTED)
                 yield Load(worker, model)
 
-    def remove_worker(self, worker: WorkerId, blamed: Collection[ModelId] | None, now: float) -> list[ModelId]:
-        """Forget a worker that is gone; name the models whose breakers open for it.
+    def remove_worker(self, worker: WorkerId, blamed: Collection[ModelId] | None, now: float) -> dict[ModelId, bool]:
+        """Forget a worker that is gone; name the models whose loading or probing ended it.
 
-        `blamed` names the models whose loading may have ended it; None: all of those that it was asked to load.
+        Args:
+            worker: Which.
+            blamed: The models whose loading may have ended it; None: all of those that it was asked to load.
+            now: Monotonic seconds.
+
+        Returns:
+            For each such model, whether it is in service elsewhere: that was one copy more. Else its breaker is open.
         """
         self._slots.pop(worker, None)
-        suspects = []
+        ended = {}
         for model, state in self._models.items():
             state.unfit.discard(worker)
             was_loading = state.states.get(worker) is ModelState.LOADING
             state.follow(worker, ModelEvent.WORKER_LOST)
-            is_elsewhere = ModelState.READY in state.states.values() and not state.breaker.is_open
-            is_blamed = was_loading and not is_elsewhere and (blamed is None or model in blamed)
-            if is_blamed or state.prober == worker:
-                suspects.append(model)
-                failure = Failure(
-                    "model-unavailable", "WorkerCrashedError", "its worker died while it was loaded or probed"
-                )
-                self._open(state, failure, now)
-        return suspects
+            is_elsewhere = state.is_ready and not state.breaker.is_open
+            was_tried = was_loading or state.prober == worker
+            if was_tried and (blamed is None or model in blamed):
+                ended[model] = is_elsewhere
+            if model in ended and is_elsewhere:
+                state.copies.fail(now)
+            elif model in ended or state.prober == worker:
+                self._open(state, LOST_LOADING, now)
+        return ended
 
-    def crashed(self, model: ModelId, hunt_deaths: int, now: float) -> Failure | None:
-        """Take note that a batch of a model ended its worker; where its breaker opens for it, say why.
+    def lost(
+        self, slot: int, models: Mapping[ModelId, bool], busy_s: Mapping[ModelId, float], now: float
+    ) -> list[ModelId]:
+        """Take note of who ended the worker of a slot; name the models whose breakers open for the time that it cost.
 
         Args:
-            model: Which.
-            hunt_deaths: Deaths that the search for one record may cost.
+            slot: Which; the time until it is filled again counts, too.
+            models: Which did, if any; True where a further copy did, which keeps only such copies from being made.
+            busy_s: How long the worker was busy with each before its end.
             now: Monotonic seconds.
         """
-        state = self._models[model]
-        excess = state.crashes.add(now, hunt_deaths)
-        if not excess or state.breaker.is_open:
-            return None
-        failure = Failure("model-unavailable", "WorkerCrashedError", "too many workers died while they ran it")
-        self._open(state, failure, now, excess)
-        state.is_grounded = True
-        return failure
+        if models:  # else it is still the fault of whoever ended the one before
+            self._outages[slot] = now, models
+        return [model for model in models if self._charge(model, busy_s.get(model, 0.0), now, is_copy=models[model])]
+
+    def filled(self, slot: int, now: float) -> list[ModelId]:
+        """Take note that a slot has a worker again; name the models whose breakers open for the time without one."""
+        since_s, models = self._outages.pop(slot, (now, {}))
+        return [model for model in models if self._charge(model, now - since_s, now, is_copy=models[model])]
 
     def loaded(self, worker: WorkerId, model: ModelId) -> None:
         """Take note that a worker has a model ready."""
         if worker in self._slots:
             state = self._models[model]
+            if state.is_ready:
+                state.copies.succeed()
             state.follow(worker, ModelEvent.LOADED)
             if not state.is_grounded or state.prober == worker:
                 self._close(state)
@@ -155,7 +183,7 @@ class Placement:
         was = state.states.get(worker)
         state.follow(worker, ModelEvent.LOAD_FAILED if was is ModelState.LOADING else ModelEvent.BROKE)
         was_open = state.breaker.is_open
-        if was is not ModelState.READY and not was_open and ModelState.READY in state.states.values():
+        if was is not ModelState.READY and not was_open and state.is_ready:
             state.unfit.add(worker)
             state.prober = None
             return False
@@ -200,7 +228,7 @@ class Placement:
                 ready = sum(life is ModelState.READY for life in state.states.values())
                 if not ready:
                     yield from self._revive(model, state, load_s)
-                elif waiting_s[model] * 1000 > self._options.spread_work_ms_min * ready:
+                elif self._is_hot(waiting_s[model], ready) and now >= state.copies.over_at_s:
                     yield from self._load(model, state, load_s)
 
     def _try_again(
@@ -236,15 +264,36 @@ class Placement:
             state.follow(worker, ModelEvent.REQUESTED)
             yield Load(worker, model)
 
+    def _charge(self, model: ModelId, lost_s: float, now: float, *, is_copy: bool) -> bool:
+        """Count lost time against a model's budget; tell whether its breaker opens for it."""
+        state = self._models[model]
+        state.losses.add(now, lost_s)
+        free_at_s = state.losses.free_at_s(now)
+        if free_at_s <= now or state.breaker.state is BreakerState.PROBING:
+            return False  # within its budget, or being tried: the attempt decides
+        if is_copy:
+            state.copies.fail(now, free_at_s)
+            return False
+        if state.breaker.is_open:
+            state.breaker.fail(now, free_at_s)
+            return False
+        self._open(state, OVERSPENT, now, free_at_s)
+        state.is_grounded = True
+        return True
+
+    def _is_hot(self, waiting_s: float, ready: int) -> bool:
+        """Tell whether more waits for a model than so many workers get done in time."""
+        return waiting_s * 1000 > self._options.spread_work_ms_min * ready
+
     def _may_serve(self, worker: WorkerId, state: ModelWhereabouts) -> bool:
         """Tell whether the configuration lets a worker serve a model."""
         return state.place.slots is None or self._slots[worker] in state.place.slots
 
     @staticmethod
-    def _open(state: ModelWhereabouts, failure: Failure, now: float, excess: int = 0) -> None:
+    def _open(state: ModelWhereabouts, failure: Failure, now: float, not_before_s: float = 0.0) -> None:
         state.failure = failure
         state.prober = None
-        state.breaker.fail(now, excess)
+        state.breaker.fail(now, not_before_s)
 
     @staticmethod
     def _close(state: ModelWhereabouts) -> None:

@@ -6,6 +6,7 @@ Owns no behaviour. Must not know how the parts use it.
 from dataclasses import dataclass, field
 
 from consumer.core.commits import CommitOptions
+from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
 from consumer.core.lifecycle import RestartOptions
 from consumer.core.placement import ModelPlace, PlacementOptions
@@ -33,5 +34,6 @@ class ModelPolicy:
 
     share: ModelShare = field(default_factory=ModelShare)
     place: ModelPlace = field(default_factory=ModelPlace)
+    expiry: ModelExpiry = field(default_factory=ModelExpiry)
     is_dead_lettered_on_hold: bool = True
     """Whether its oldest records become dead letters once they fill a partition's window while it is broken."""

@@ -112,11 +112,6 @@ def after_crash(records: int, lone_crashes: int) -> CrashVerdict:
     return CrashVerdict.CONDEMN if lone_crashes >= LONE_CRASHES_MAX else CrashVerdict.REPEAT
 
 
-def hunt_deaths(records: int) -> int:
-    """Count the deaths of workers that the search for one record among so many costs."""
-    return (records - 1).bit_length() + LONE_CRASHES_MAX
-
-
 def halve(runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
     """Divide two or more records into a first and a second half, runs cut where the middle falls."""
     middle = sum(map(len, runs)) // 2

@@ -103,11 +103,11 @@ class ModelQueue:
         self.records -= sum(map(len, taken))
         return taken
 
-    def drop(self, partitions: Collection[TopicPartition]) -> list[Run]:
-        """Give up the records of partitions that are being taken away."""
-        dropped = [run for run in self.runs if run.partition in partitions]
+    def drop(self, is_meant: Callable[[Run], bool]) -> list[Run]:
+        """Give up some of the runs."""
+        dropped = [run for run in self.runs if is_meant(run)]
         if dropped:
-            self.runs = deque(run for run in self.runs if run.partition not in partitions)
+            self.runs = deque(run for run in self.runs if not is_meant(run))
             self.records -= sum(map(len, dropped))
         return dropped
 
@@ -174,7 +174,7 @@ class Scheduler:
 
     def drop(self, partitions: Collection[TopicPartition]) -> list[Run]:
         """Give up what waits of partitions that are being taken away."""
-        dropped = [run for queue in self._queues.values() for run in queue.drop(partitions)]
+        dropped = [run for model in self._queues for run in self.take(model, lambda run: run.partition in partitions)]
         suspects, self._suspects = self._suspects, deque()
         for runs in suspects:
             dropped.extend(run for run in runs if run.partition in partitions)
@@ -201,6 +201,10 @@ class Scheduler:
         """Show the runs that wait, oldest first."""
         suspects = [run for runs in self._suspects if runs[0].model == model for run in runs]
         return [*suspects, *self._queues[model].runs] if suspects else self._queues[model].runs
+
+    def take(self, model: ModelId, is_meant: Callable[[Run], bool]) -> list[Run]:
+        """Take some of a model's runs, suspects apart, not to be sent anywhere."""
+        return self._queues[model].drop(is_meant)
 
     def take_oldest(self, model: ModelId, partition: TopicPartition) -> Run | None:
         """Take the run of a partition that has waited longest, not to be sent anywhere."""

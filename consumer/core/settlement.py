@@ -21,6 +21,8 @@ class Settlement:
     """Their result payloads, a column over the records of `runs`."""
     keys: Sequence[bytes | None] = ()
     """Their result keys."""
+    size: int = 0
+    """Bytes of `values` together."""
     failed: list[tuple[Run, list[Failure]]] = field(default_factory=list)
     """Records without results, with their payloads, and a column of reasons."""
     stale: int = 0
@@ -39,7 +41,7 @@ def settle(lease: Lease, answered: Answered, is_current: Callable[[Run], bool]) 
     if not answered.failures and all(is_current(run) for run, _, _, _ in segments):
         # The hot path: columns are handed on as they came.
         runs = [run.bare(begin, end) for run, begin, end, _ in segments]
-        return Settlement(runs, answered.values, answered.keys)
+        return Settlement(runs, answered.values, answered.keys, answered.size)
     settlement = Settlement()
     values: list[bytes] = []
     keys: list[bytes | None] = []
@@ -55,20 +57,19 @@ def settle(lease: Lease, answered: Answered, is_current: Callable[[Run], bool]) 
             keys.extend(answered.keys[base + i - answered.first] for i in good)
         if bad:
             settlement.failed.append((run.pick(bad), [answered.failures[base + i] for i in bad]))
-    settlement.values, settlement.keys = values, keys
+    settlement.values, settlement.keys, settlement.size = values, keys, sum(map(len, values))
     return settlement
 
 
-def original(answered: Iterable[Lease], run: Run, chunk: ChunkId | None, index: int) -> Run | None:
+def original(answered: Iterable[Lease], run: Run, chunk: ChunkId | None) -> Run | None:
     """Find a record's payload in the chunk it came back in; None where that is not held any more.
 
     Args:
         answered: The chunks that are answered and not released.
-        run: The record's run, without payloads.
+        run: The record, without its payload.
         chunk: The chunk that it came back in.
-        index: The record's number in `run`.
     """
-    position = run.positions[index]
+    (position,) = run.positions
     for lease in answered:
         if lease.chunk.chunk == chunk:
             for lent in lease.chunk.runs:

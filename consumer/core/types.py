@@ -74,6 +74,8 @@ class Slice:
     """The broker's or producer's timestamp, epoch milliseconds; -1 where there is none."""
     deadlines_s: Sequence[float | None] | None = None
     """Monotonic seconds after which a record is not worth inferring; None where no record of the slice expires."""
+    epoch_s: float = 0.0
+    """Monotonic seconds at the Unix epoch, so negative mostly: `timestamps_ms` on the clock of deadlines."""
 
     def rest(self, first: int) -> "Slice":
         """Leave out the records before `first`."""
@@ -86,6 +88,7 @@ class Slice:
             headers=None if self.headers is None else self.headers[first:],
             timestamps_ms=self.timestamps_ms[first:],
             deadlines_s=None if self.deadlines_s is None else self.deadlines_s[first:],
+            epoch_s=self.epoch_s,
         )
 
 

@@ -1,17 +1,25 @@
 """Records that wait for something other than a worker: for their next attempt, or for a broken model.
 
-Owns the heap of retries and the limit to what may wait for a broken model. Must not know why an attempt failed.
+Owns the heap of retries, and the end of records that have waited in vain: they have expired, or a broken model's fill
+their partition. Must not know why an attempt failed.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from heapq import heapify, heappop, heappush
+from typing import Final
 
+from consumer.core.actions import DeadLetter, Note
+from consumer.core.expiry import EXPIRED, Expiry, split_expired
+from consumer.core.outcomes import Outcomes
 from consumer.core.partitions import Partitions
 from consumer.core.scheduling import Scheduler
-from consumer.core.types import ModelId, Run, TopicPartition
+from consumer.core.types import Failure, ModelId, Run, TopicPartition
 
 FILLED_MAX = 0.8
 """The part of what a partition may hold that records of a broken model may take up."""
+
+SWEEP_INTERVAL_S: Final = 0.5
+"""How often the records of broken models are looked through for those that have expired."""
 
 
 class Retries:
@@ -42,41 +50,82 @@ class Retries:
 
 
 class Waiting:
-    """The limit to what waits for broken models."""
+    """What becomes of records that have waited in vain."""
 
-    def __init__(self, dead_lettered: Collection[ModelId]) -> None:
-        """Take the models whose records become dead letters rather than stop a partition."""
+    def __init__(
+        self,
+        dead_lettered: Collection[ModelId],
+        expiry: Expiry,
+        scheduler: Scheduler,
+        partitions: Partitions,
+        outcomes: Outcomes,
+    ) -> None:
+        """Take the parts that hold them.
+
+        Args:
+            dead_lettered: The models whose records become dead letters rather than stop a partition.
+            expiry: The deadlines.
+            scheduler: The queues.
+            partitions: The memory that waiting records take up.
+            outcomes: Where dead letters go.
+        """
         self._dead_lettered = frozenset(dead_lettered)
+        self._expiry = expiry
+        self._scheduler = scheduler
+        self._partitions = partitions
+        self._outcomes = outcomes
+        self._sweep_at_s = 0.0
 
-    def overflow(self, model: ModelId, scheduler: Scheduler, partitions: Partitions) -> Iterator[Run]:
-        """Take the oldest records of a broken model out of its queue while they fill a partition.
+    def expire(self, run: Run) -> Iterator[DeadLetter | Note]:
+        """Be done with records that are not worth inferring any more."""
+        if self._expiry.is_dropped(run.model):
+            self._outcomes.skip(run)
+            yield Note("records.expired", {"model": run.model, "records": len(run)})
+        else:
+            yield from self._outcomes.letters(run, [EXPIRED] * len(run))
+        self._partitions.drop([run])
+
+    def relieve(self, unavailable: Mapping[ModelId, Failure], now: float) -> Iterator[DeadLetter | Note]:
+        """Be done with records of broken models that have expired, and with the oldest where they fill a partition."""
+        if now >= self._sweep_at_s:
+            self._sweep_at_s = now + SWEEP_INTERVAL_S
+            for model in unavailable:
+                yield from self._sweep(model, now)
+        for model, failure in unavailable.items():
+            if model in self._dead_lettered:
+                for run in self._overflow(model):
+                    yield from self._give_up(run, failure, now)
+
+    def _sweep(self, model: ModelId, now: float) -> Iterator[DeadLetter | Note]:
+        for run in self._scheduler.take(model, lambda run: split_expired(run, now)[1] is not None):
+            fresh, expired = split_expired(run, now)
+            assert expired is not None, "only such runs are taken"
+            yield from self.expire(expired)
+            if fresh is not None:
+                self._scheduler.requeue(fresh)
+
+    def _give_up(self, run: Run, failure: Failure, now: float) -> Iterator[DeadLetter | Note]:
+        fresh, expired = split_expired(run, now)
+        if expired is not None:
+            yield from self.expire(expired)
+        if fresh is not None:
+            yield from self._outcomes.letters(fresh, [failure] * len(fresh))
+            self._partitions.drop([fresh])
+
+    def _overflow(self, model: ModelId) -> Iterator[Run]:
+        """Take the oldest records of a model out of its queue while they fill a partition.
 
         The caller settles each run before it asks for the next.
         """
-        if model not in self._dead_lettered:
-            return
         held: dict[TopicPartition, tuple[int, int]] = {}
-        for run in scheduler.waiting_runs(model):
+        for run in self._scheduler.waiting_runs(model):
             records, size = held.get(run.partition, (0, 0))
             held[run.partition] = records + len(run), size + run.size
         for partition, (held_records, held_size) in held.items():
             records, size = held_records, held_size
-            while partitions.filled(partition, records, size) >= FILLED_MAX:
-                oldest = scheduler.take_oldest(model, partition)
+            while self._partitions.filled(partition, records, size) >= FILLED_MAX:
+                oldest = self._scheduler.take_oldest(model, partition)
                 if oldest is None:
                     break
                 records, size = records - len(oldest), size - oldest.size
                 yield oldest
-
-
-def split_expired(run: Run, now: float) -> tuple[Run | None, Run | None]:
-    """Divide a run into the records that are still worth inferring and those that are not; None for an empty part."""
-    if run.deadlines_s is None:
-        return run, None
-    expired = [i for i, deadline_s in enumerate(run.deadlines_s) if deadline_s is not None and deadline_s <= now]
-    if not expired:
-        return run, None
-    if len(expired) == len(run):
-        return None, run
-    late = set(expired)
-    return run.pick([i for i in range(len(run)) if i not in late]), run.pick(expired)

@@ -87,6 +87,7 @@ def _slice(partition: TopicPartition, messages: Sequence[Message], rule: ModelRu
     headers: list[Any] | None = list(map(Message.headers, messages))
     if headers is not None and not any(headers):
         headers = None
+    epoch_s = time.monotonic() - time.time()
     return Slice(
         partition=partition,
         offsets=list(map(_offset, messages)),
@@ -95,7 +96,8 @@ def _slice(partition: TopicPartition, messages: Sequence[Message], rule: ModelRu
         values=list(map(_value, messages)),
         headers=headers,
         timestamps_ms=list(map(_second, map(Message.timestamp, messages))),
-        deadlines_s=None if headers is None else _deadlines(headers),
+        deadlines_s=None if headers is None else _deadlines(headers, epoch_s),
+        epoch_s=epoch_s,
     )
 
 
@@ -121,14 +123,13 @@ def _header(headers: Headers | None, name: str) -> bytes | None:
     return next((value for each, value in reversed(headers or ()) if each == name), None)
 
 
-def _deadlines(headers: Sequence[Headers | None]) -> list[float | None] | None:
+def _deadlines(headers: Sequence[Headers | None], epoch_s: float) -> list[float | None] | None:
     """Turn `expires-at` into monotonic seconds. What is no time does not expire: its record is worth an answer."""
-    ahead_s = time.monotonic() - time.time()
     deadlines: list[float | None] = []
     for each in headers:
         try:
             at_ms = expires_at_ms(each) if each else None
         except RecordError:
             at_ms = None
-        deadlines.append(None if at_ms is None else at_ms / 1000 + ahead_s)
+        deadlines.append(None if at_ms is None else epoch_s + at_ms / 1000)
     return deadlines if any(deadline is not None for deadline in deadlines) else None

@@ -4,9 +4,10 @@ Owns the collection of complaints and their wording. Must not know what follows 
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from confluent_kafka import KafkaError
+
+from consumer.errors import Complaint
 
 KINDS_MAX = 100
 """Different complaints kept between two calls of `take`; more are counted with the last."""
@@ -42,18 +43,6 @@ def described(error: KafkaError) -> str:
     name = "_SSL" if "SSL routines:" in error.str() else error.name()
     advice = ADVICE.get(name)
     return f"{one_line(error)} ({advice})" if advice else one_line(error)
-
-
-@dataclass(slots=True)
-class Complaint:
-    """One kind of error, and how often it came."""
-
-    name: str
-    """The client's name of the error, such as `TOPIC_AUTHORIZATION_FAILED`."""
-    message: str
-    """One line."""
-    topic: str | None
-    count: int = 1
 
 
 class Complaints:

@@ -17,8 +17,8 @@ from confluent_kafka import KafkaException, Producer
 from consumer.core.actions import DeadLetter, Produce
 from consumer.core.events import Committed, Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
 from consumer.core.types import Ticket
-from consumer.errors import ClientError
-from consumer.kafka.errors import Complaint, Complaints
+from consumer.errors import ClientError, Complaint
+from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver, Report, Reporter
 from consumer.kafka.routes import Routes, compresses
 from consumer.kafka.settings import Value

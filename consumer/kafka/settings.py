@@ -84,6 +84,9 @@ OWNED: Mapping[str, str] = {
 
 _EXACTLY_ONCE_OWNED = {"isolation.level": "exactly-once reads committed records only"}
 
+_SECRET = re.compile(r"password|secret|\.pem$|token|sasl\.oauthbearer\.config")
+"""Settings whose values no message may repeat."""
+
 _REFUSED_NAME = re.compile(r'No such configuration property: "([^"]+)"')
 _REFUSED_VALUE = re.compile(r'onfiguration property "([^"]+)"')
 
@@ -177,7 +180,8 @@ def _section_problems(prefix: str, section: Mapping[str, Any], owned: Mapping[st
         if name in owned:
             problems.append(f"{prefix}.{name}: {value!r} is not allowed: {owned[name]}")
         elif not isinstance(value, Value):
-            problems.append(f"{prefix}.{name}: {value!r} is not allowed: a text, a number, true or false")
+            shown = "the value (a secret, not shown)" if _SECRET.search(name) else repr(value)
+            problems.append(f"{prefix}.{name}: {shown} is not allowed: a text, a number, true or false")
     return problems
 
 

@@ -18,11 +18,11 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from consumer.core.events import Assigned, Committed, Event, Fetched, Position, Revoked
 from consumer.core.types import Slice, TopicPartition
-from consumer.errors import ClientError
+from consumer.errors import ClientError, Complaint
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.commits import Commits
-from consumer.kafka.errors import Complaint, Complaints, described
+from consumer.kafka.errors import Complaints, described
 from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged
 from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value

@@ -62,13 +62,19 @@ class ModelOptions:
     infer_timeout_s: Annotated[float, Gt(0)] = 60.0
     """How long one call of the model may take, with the decoding before and the encoding after it, before its worker is
     killed; a record that needs longer by itself becomes a dead letter."""
-    crashes_max: Annotated[int, Ge(1)] = 5
-    """Deaths of workers within `crash_window_s` that the model may cause, beyond what the search for one record costs,
-    before it counts as broken for a while."""
-    crash_window_s: Annotated[float, Gt(0)] = 600.0
-    """How long a worker's death is held against the model, in seconds."""
+    crash_budget_s: Annotated[float, Gt(0)] = 300.0
+    """Seconds of one worker's time within `crash_window_s` that the model may cost by ending workers, each from the
+    start of the batch or load that ended it until another one is ready; beyond that it counts as broken until enough of
+    them are past."""
+    crash_window_s: Annotated[float, Gt(0)] = 1800.0
+    """How long the time that a worker was lost is held against the model, in seconds."""
     on_hold: Literal["dead-letter", "wait"] = "dead-letter"
     """What becomes of the oldest records of a broken model once they fill a partition's window."""
+    age_s_max: Annotated[float, Gt(0)] | None = None
+    """Seconds from a record's timestamp after which it has expired, as by its header `expires-at`, and is not inferred;
+    by default only the header counts."""
+    on_expired: Literal["dead-letter", "drop"] = "dead-letter"
+    """What becomes of records that have expired; those that are dropped are counted, and committed like the others."""
     probe_backoff_s: Annotated[float, Gt(0)] = 1.0
     """Wait before a broken model is probed for the first time, in seconds."""
     probe_backoff_s_max: Annotated[float, Gt(0)] = 60.0
@@ -94,6 +100,10 @@ class ModelOptions:
         if self.probe_backoff_s > self.probe_backoff_s_max:
             raise ValueError(
                 f"probe_backoff_s: {self.probe_backoff_s} is above probe_backoff_s_max ({self.probe_backoff_s_max})"
+            )
+        if self.crash_budget_s >= self.crash_window_s:
+            raise ValueError(
+                f"crash_budget_s: {self.crash_budget_s} is not below crash_window_s ({self.crash_window_s})"
             )
         if self.inputs is not None:
             Signature(self.inputs, self.outputs)

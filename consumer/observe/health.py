@@ -6,13 +6,19 @@ rare facts that change it are noted under a lock, everything else passes by. Mus
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from consumer.core import actions, events
 from consumer.core.types import ModelId, TopicPartition, WorkerId
+from consumer.errors import Complaint
 from consumer.observe.observer import Snapshot
+
+COMPLAINT_S = 60.0
+"""How long an error of a Kafka client is shown after it was last told of."""
+COMPLAINTS_MAX = 50
+"""Kinds of errors that are remembered."""
 
 
 @dataclass(slots=True)
@@ -29,6 +35,8 @@ class _Worker:
 class _Model:
     """What is known of a configured model."""
 
+    is_preloaded: bool
+    """Whether the program is not ready before the model is."""
     version: str | None = None
     """None until a worker has loaded it."""
     broken: str | None = None
@@ -39,13 +47,13 @@ class Health:
     """Follows the loop and answers for it.
 
     Args:
-        models: The configured models.
+        models: The configured models; True for those that are to be loaded before the program is ready.
         stalled_s: After so long without a turn the loop counts as stuck.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, models: Sequence[ModelId], *, stalled_s: float, clock: Callable[[], float] = time.monotonic
+        self, models: Mapping[ModelId, bool], *, stalled_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._clock = clock
         self._stalled_s = stalled_s
@@ -56,9 +64,11 @@ class Health:
         self._partitions: dict[TopicPartition, int | None] = {}
         self._paused: set[TopicPartition] = set()
         self._workers: dict[int, _Worker] = {}
-        self._models = {model: _Model() for model in models}
+        self._models = {model: _Model(is_preloaded) for model, is_preloaded in models.items()}
         self._parked: dict[str, str] = {}
         """Output topics that take nothing now, and why."""
+        self._complaints: dict[tuple[str, str | None], tuple[float, str]] = {}
+        """When each kind of error was last told of, oldest first, and its words."""
         self._in_flight = (0, 0)
         self._events: Mapping[type, Callable[[Any], None]] = {
             events.Assigned: self._assign,
@@ -94,6 +104,15 @@ class Health:
         if note is not None:
             with self._lock:
                 note(action)
+
+    def complain(self, complaint: Complaint) -> None:
+        """Note what a client complains about, the newest of each kind."""
+        with self._lock:
+            kind = (complaint.name, complaint.topic)
+            self._complaints.pop(kind, None)
+            self._complaints[kind] = (self._clock(), complaint.message)
+            if len(self._complaints) > COMPLAINTS_MAX:
+                del self._complaints[next(iter(self._complaints))]
 
     def publish(self, snapshot: Snapshot) -> None:
         """Note the levels of the moment."""
@@ -147,6 +166,11 @@ class Health:
                     }
                     for model, each in self._models.items()
                 ],
+                "complaints": [
+                    {"error": error, "topic": topic, "message": message, "ago_s": round(self._clock() - at_s, 1)}
+                    for (error, topic), (at_s, message) in self._complaints.items()
+                    if self._clock() - at_s <= COMPLAINT_S
+                ],
                 "parked_topics": [{"topic": topic, "failure": why} for topic, why in sorted(self._parked.items())],
             }
 
@@ -159,7 +183,11 @@ class Health:
         up = sum(each.device is not None for each in self._workers.values())
         if not self._workers or up < len(self._workers):
             reasons.append(f"{up} of {len(self._workers)} workers are up")
-        reasons += [f"model {model!r} is broken: {each.broken}" for model, each in self._models.items() if each.broken]
+        for model, each in self._models.items():
+            if each.broken:
+                reasons.append(f"model {model!r} is broken: {each.broken}")
+            elif each.is_preloaded and each.version is None:
+                reasons.append(f"model {model!r} is not loaded yet")
         stalled = self.stalled()
         return reasons if stalled is None else [*reasons, stalled]
 

@@ -18,6 +18,7 @@ import structlog
 
 from consumer.core import actions, events
 from consumer.core.types import TopicPartition
+from consumer.errors import Complaint
 from consumer.observe.metrics import end_of
 from consumer.observe.observer import Snapshot
 from consumer.observe.options import LoggingOptions
@@ -25,7 +26,9 @@ from consumer.observe.options import LoggingOptions
 NOTE_LEVELS = {
     "model.broken": logging.ERROR,
     "offset_map.ignored": logging.WARNING,
+    "offset_map.refused": logging.WARNING,
     "records.dropped": logging.WARNING,
+    "records.expired": logging.WARNING,
     "topic.parked": logging.WARNING,
 }
 """How bad the core's notes are; those not listed are the course of things."""
@@ -162,6 +165,16 @@ class Journal:
         note = self._actions.get(type(action))
         if note is not None:
             note(action)
+
+    def complain(self, complaint: Complaint) -> None:
+        """Write down what a client complains about."""
+        self._log.warning(
+            "kafka.complained",
+            error=complaint.name,
+            message=complaint.message,
+            topic=complaint.topic,
+            count=complaint.count,
+        )
 
     def publish(self, snapshot: Snapshot) -> None:
         """Leave levels to the figures."""

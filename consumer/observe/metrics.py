@@ -1,16 +1,17 @@
-"""The catalogue of figures, and how events and actions feed them.
+"""How events and actions feed the figures of the catalogue.
 
-Owns every name, label and bucket that `/metrics` shows. Labels are bounded: models are the configured ones (any other
-name is counted under an empty label), outcomes and reasons are closed sets, partitions are the assigned ones. Workers
+Owns the values behind `/metrics`. Labels are bounded: models are the configured ones (any other name is counted under
+an empty label), outcomes, reasons and the client's errors are closed sets, partitions are the assigned ones. Workers
 report their durations inside their answers, so one registry in the supervisor is enough. Must not know who serves it.
 """
 
 import signal
 import time
+from bisect import bisect_right
 from collections import Counter as Tally
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from itertools import accumulate
 from typing import Any
 
 from prometheus_client import (
@@ -24,142 +25,36 @@ from prometheus_client import (
 
 from consumer.core import actions, events
 from consumer.core.types import ChunkId, ModelId, Ticket, TopicPartition, WorkerId
-from consumer.observe.observer import Snapshot
-
-RESULT = "result"
-"""The outcome of a record that got a result; every other outcome is a dead letter's reason."""
-
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-
-
-class Kind(Enum):
-    """How a figure behaves; the value is the word that the exposition format uses."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One entry of the catalogue."""
-
-    name: str
-    kind: Kind
-    labels: tuple[str, ...]
-    meaning: str
-    buckets: tuple[float, ...] = ()
-
-
-FETCHED = Figure("consumer_records_fetched_total", Kind.COUNTER, ("topic",), "Records fetched.")
-SKIPPED = Figure(
-    "consumer_records_skipped_total",
-    Kind.COUNTER,
-    ("topic",),
-    "Records that the topic's retention removed before they were fetched.",
-)
-SETTLED = Figure(
-    "consumer_records_settled_total",
-    Kind.COUNTER,
-    ("model", "outcome"),
-    "Records whose outcome the broker acknowledged: `result`, or the reason of their dead letter.",
-)
-FAILED = Figure(
-    "consumer_attempts_failed_total",
-    Kind.COUNTER,
-    ("model", "reason"),
-    "Attempts that a worker answered with a failure, whether or not another attempt followed.",
-)
-DELIVERY_FAILED = Figure(
-    "consumer_deliveries_failed_total",
-    Kind.COUNTER,
-    ("model", "reason"),
-    "Outcomes that the broker refused; they are handed over again or become dead letters.",
-)
-IN_FLIGHT_RECORDS = Figure("consumer_in_flight_records", Kind.GAUGE, (), "Records admitted and not yet resolved.")
-IN_FLIGHT_BYTES = Figure("consumer_in_flight_bytes", Kind.GAUGE, (), "Payload bytes of the records in flight.")
-LAG = Figure(
-    "consumer_lag_records",
-    Kind.GAUGE,
-    ("topic", "partition"),
-    "Records between the next offset to commit and the end of an assigned partition.",
-)
-PARTITIONS = Figure("consumer_partitions_assigned", Kind.GAUGE, (), "Partitions assigned to this member.")
-PAUSED = Figure("consumer_partitions_paused", Kind.GAUGE, (), "Assigned partitions that backpressure has paused.")
-BATCH_ROWS = Figure(
-    "consumer_batch_rows",
-    Kind.HISTOGRAM,
-    ("model",),
-    "Rows of the batch that an answer was part of, once per answer.",
-    ROWS,
-)
-QUEUE_SECONDS = Figure(
-    "consumer_queue_seconds",
-    Kind.HISTOGRAM,
-    ("model",),
-    "From the fetch to the start of the batch, of an answer's oldest record.",
-    SECONDS,
-)
-INFER_SECONDS = Figure(
-    "consumer_infer_seconds", Kind.HISTOGRAM, ("model",), "Time of the batch in the model, once per answer.", SECONDS
-)
-DELIVERY_SECONDS = Figure(
-    "consumer_delivery_seconds",
-    Kind.HISTOGRAM,
-    ("model",),
-    "From the hand-over of outcomes to the sink until the broker had acknowledged them.",
-    SECONDS,
-)
-WORKERS = Figure("consumer_workers_ready", Kind.GAUGE, (), "Worker processes that take work.")
-RESTARTS = Figure(
-    "consumer_worker_restarts_total",
-    Kind.COUNTER,
-    ("reason",),
-    "Workers started again, by how the last one ended: a signal's name, or `exit-` and its code.",
-)
-MODEL_AVAILABLE = Figure(
-    "consumer_model_available",
-    Kind.GAUGE,
-    ("model",),
-    "1 where a model is loaded and works, 0 where it is not loaded yet or broken.",
-)
-LOAD_SECONDS = Figure(
-    "consumer_model_load_seconds", Kind.HISTOGRAM, ("model",), "Loading and warming up a model in a worker.", SECONDS
-)
-COMMITS = Figure("consumer_commits_total", Kind.COUNTER, ("outcome",), "Commits answered: `committed` or `failed`.")
-
-CATALOGUE: tuple[Figure, ...] = (
-    FETCHED,
-    SKIPPED,
-    SETTLED,
-    FAILED,
+from consumer.errors import Complaint
+from consumer.observe.catalogue import (
+    BATCH_ROWS,
+    CATALOGUE,
+    CLIENT_ERRORS,
+    COMMITS,
     DELIVERY_FAILED,
-    IN_FLIGHT_RECORDS,
+    DELIVERY_SECONDS,
+    FAILED,
+    FETCHED,
     IN_FLIGHT_BYTES,
+    IN_FLIGHT_RECORDS,
+    INFER_SECONDS,
     LAG,
+    LOAD_SECONDS,
+    MODEL_AVAILABLE,
     PARTITIONS,
     PAUSED,
-    BATCH_ROWS,
     QUEUE_SECONDS,
-    INFER_SECONDS,
-    DELIVERY_SECONDS,
-    WORKERS,
     RESTARTS,
-    MODEL_AVAILABLE,
-    LOAD_SECONDS,
-    COMMITS,
+    SETTLED,
+    SKIPPED,
+    WORKERS,
+    Figure,
+    Kind,
 )
+from consumer.observe.observer import Snapshot
 
-
-def catalogue_table() -> str:
-    """Write the catalogue as a Markdown table."""
-    rows = ["| figure | kind | labels | meaning |", "|---|---|---|---|"]
-    rows += [
-        f"| `{each.name}` | {each.kind.value} | {', '.join(f'`{label}`' for label in each.labels)} | {each.meaning} |"
-        for each in CATALOGUE
-    ]
-    return "\n".join(rows) + "\n"
+RESULT, DROPPED = "result", "dropped"
+"""The outcomes of records that got a result, or expired for good; every other one is a dead letter's reason."""
 
 
 @dataclass(slots=True)
@@ -168,11 +63,22 @@ class _HandOver:
 
     model: str
     handed_s: float
+    parts: Sequence[tuple[TopicPartition, int]]
+    """The partitions of its records, in their order, and how many records are of each."""
     results: int = 0
     reasons: list[str] = field(default_factory=list)
     """Of dead letters, one each."""
-    refused: int = 0
-    """How many of the results were reported failed."""
+    withdrawn: int = 0
+    """How many of the results are not delivered with the others: they failed, or wait for their topic."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """One record's result or dead letter."""
+
+    model: str
+    outcome: str
+    partition: TopicPartition
 
 
 class Metrics:
@@ -191,6 +97,8 @@ class Metrics:
         self._figures: dict[Figure, Any] = {figure: _collector(figure, self.registry) for figure in CATALOGUE}
         self._children: dict[tuple[Figure, tuple[str, ...]], Any] = {}
         self._handed: dict[Ticket, _HandOver] = {}
+        self._parked: dict[tuple[Ticket, int], _Outcome] = {}
+        """Each record that waits for its topic."""
         self._chunks: dict[ChunkId, tuple[WorkerId, str]] = {}
         self._assigned: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()
@@ -210,6 +118,8 @@ class Metrics:
             events.Answered: self._answer,
             events.Delivered: self._deliver,
             events.DeliveryFailed: self._delivery_failed,
+            events.Parked: self._park,
+            events.Unparked: self._unpark,
             events.Committed: self._commit,
         }
         self._actions: Mapping[type, Callable[[Any], None]] = {
@@ -250,6 +160,10 @@ class Metrics:
             self._of(SKIPPED, partition.topic).inc(records - self._skipped.get(partition, 0))
             self._skipped[partition] = records
 
+    def complain(self, complaint: Complaint) -> None:
+        """Count what a client complains about."""
+        self._of(CLIENT_ERRORS, complaint.name).inc(complaint.count)
+
     def _of(self, figure: Figure, *labels: str) -> Any:
         """Find the child of a figure for label values; kept, because finding it anew costs more than counting."""
         child = self._children.get((figure, labels))
@@ -274,6 +188,8 @@ class Metrics:
 
     def _revoke(self, event: events.Revoked) -> None:
         self._assigned.difference_update(event.partitions)
+        # What waits of them is another member's now.
+        self._parked = {place: each for place, each in self._parked.items() if each.partition in self._assigned}
         self._paused.difference_update(event.partitions)
         self._of(PARTITIONS).set(len(self._assigned))
         self._of(PAUSED).set(len(self._paused))
@@ -320,8 +236,11 @@ class Metrics:
         self._of(LOAD_SECONDS, self._label(event.model)).observe(event.load_s)
 
     def _note(self, action: actions.Note) -> None:
+        model, records = self._label(str(action.fields.get("model"))), action.fields.get("records")
         if action.name == "model.broken":
-            self._of(MODEL_AVAILABLE, self._label(str(action.fields["model"]))).set(0)
+            self._of(MODEL_AVAILABLE, model).set(0)
+        elif action.name == "records.expired":
+            self._of(SETTLED, model, DROPPED).inc(records)
 
     def _model_probed(self, event: events.ModelProbed) -> None:
         self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
@@ -346,29 +265,50 @@ class Metrics:
                 self._of(FAILED, model, reason).inc(count)
 
     def _produce(self, action: actions.Produce) -> None:
-        self._handed[action.ticket] = _HandOver(self._label(action.model), self._clock(), results=len(action.values))
+        parts = [(run.partition, len(run)) for run in action.runs]
+        handed = _HandOver(self._label(action.model), self._clock(), parts, results=len(action.values))
+        self._handed[action.ticket] = handed
 
     def _dead_letter(self, action: actions.DeadLetter) -> None:
         reasons = [failure.reason for failure in action.failures]
-        self._handed[action.ticket] = _HandOver(self._label(action.run.model), self._clock(), reasons=reasons)
+        parts = [(action.run.partition, len(reasons))]
+        self._handed[action.ticket] = _HandOver(self._label(action.run.model), self._clock(), parts, reasons=reasons)
 
     def _delivery_failed(self, event: events.DeliveryFailed) -> None:
-        handed = self._handed.get(event.ticket)
+        found = self._parked.pop((event.ticket, event.index), None) or self._withdraw(event.ticket, event.index)
+        if found is not None:
+            self._of(DELIVERY_FAILED, found.model, event.failure.reason).inc()
+
+    def _park(self, event: events.Parked) -> None:
+        found = self._withdraw(event.ticket, event.index)
+        if found is not None:
+            self._parked[event.ticket, event.index] = found
+
+    def _unpark(self, event: events.Unparked) -> None:
+        found = self._parked.pop((event.ticket, event.index), None)
+        if found is not None:
+            self._of(SETTLED, found.model, found.outcome).inc()
+
+    def _withdraw(self, ticket: Ticket, index: int) -> _Outcome | None:
+        """Take a record out of its hand-over, with which it is not delivered."""
+        handed = self._handed.get(ticket)
         if handed is None:
-            return
-        self._of(DELIVERY_FAILED, handed.model, event.failure.reason).inc()
+            return None
+        outcome = RESULT
         if handed.reasons:
-            handed.reasons[event.index] = ""
+            outcome, handed.reasons[index] = handed.reasons[index], ""
         else:
-            handed.refused += 1
+            handed.withdrawn += 1
+        ends = list(accumulate(count for _, count in handed.parts))
+        return _Outcome(handed.model, outcome, handed.parts[bisect_right(ends, index)][0])
 
     def _deliver(self, event: events.Delivered) -> None:
         now = self._clock()
         for ticket in [ticket for ticket in self._handed if ticket <= event.ticket]:
             handed = self._handed.pop(ticket)
             self._of(DELIVERY_SECONDS, handed.model).observe(now - handed.handed_s)
-            if handed.results > handed.refused:
-                self._of(SETTLED, handed.model, RESULT).inc(handed.results - handed.refused)
+            if handed.results > handed.withdrawn:
+                self._of(SETTLED, handed.model, RESULT).inc(handed.results - handed.withdrawn)
             for reason, count in Tally(filter(None, handed.reasons)).items():
                 self._of(SETTLED, handed.model, reason).inc(count)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 from consumer.core.actions import Action
 from consumer.core.events import Event
 from consumer.core.types import TopicPartition
+from consumer.errors import Complaint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,9 @@ class Observer(Protocol):
 
     def observe_action(self, action: Action) -> None:
         """Take note of what the core asked for, before it is performed."""
+
+    def complain(self, complaint: Complaint) -> None:
+        """Take note of an error that a Kafka client told of."""
 
     def publish(self, snapshot: Snapshot) -> None:
         """Take note of the levels of the moment."""

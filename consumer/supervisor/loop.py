@@ -20,8 +20,7 @@ from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.types import TopicPartition
-from consumer.errors import ExitCode
-from consumer.kafka.errors import Complaint
+from consumer.errors import Complaint, ExitCode
 from consumer.kafka.sink import Sink
 from consumer.kafka.source import Source
 from consumer.kafka.transactions import TransactionalSink
@@ -34,10 +33,10 @@ BUSY_WAIT_S = 0.002
 """How long a turn waits for workers that have chunks before it looks at Kafka again."""
 IDLE_WAIT_S = 0.05
 """How long a turn waits for Kafka while no worker has a chunk."""
-BUSY_FLUSH_S = 0.001
-"""How long a turn waits for a barrier while workers have chunks: long enough for the client to send what it has."""
-IDLE_FLUSH_S = 0.05
-"""How long a turn waits for a barrier otherwise."""
+BEGIN_FLUSH_S = 0.001
+"""How long the loop waits where a barrier begins: long enough for the client to send what it has."""
+FLUSH_WAIT_S = 0.05
+"""How long a turn waits for a barrier while no worker has a chunk."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -135,8 +134,9 @@ class Loop:
         """Hear the workers and the broker, decide, perform."""
         pool, sink = self._parts.pool, self._parts.sink
         if self._is_flushing:
-            wait_s = 0.0
-            self._is_flushing = not sink.flush(BUSY_FLUSH_S if self._parts.dispatcher.is_working else IDLE_FLUSH_S)
+            is_working = self._parts.dispatcher.is_working
+            self._is_flushing = not sink.flush(0.0 if is_working else FLUSH_WAIT_S)
+            wait_s = wait_s if is_working else 0.0
         self._take(pool.wait(wait_s))
         self._take(sink.events())
         self._take([on.Tick()])
@@ -152,11 +152,14 @@ class Loop:
             for observer in self._parts.observers:
                 observer.observe(event)
             for action in self._parts.dispatcher.step(event, self._clock()):
-                for observer in self._parts.observers:
-                    observer.observe_action(action)
-                self._take(self._perform(action))
+                self._do(action)
             if isinstance(event, on.Revoked):
                 self._parts.sink.fence(event.partitions)
+
+    def _do(self, action: do.Action) -> None:
+        for observer in self._parts.observers:
+            observer.observe_action(action)
+        self._take(self._perform(action))
 
     def _perform(self, action: do.Action) -> Sequence[on.Event]:
         """Do one thing; return what came of it."""
@@ -169,7 +172,7 @@ class Loop:
             case do.DeadLetter():
                 sink.dead_letter(action)
             case do.Flush():
-                self._is_flushing = True
+                self._is_flushing = not sink.flush(BEGIN_FLUSH_S)
             case do.Commit(offsets):
                 return self._commit(offsets)
             case do.Pause(partitions):
@@ -207,7 +210,7 @@ class Loop:
                 self._take([on.Drain()])
         elif now >= self._drain_until_s and self._stop is None:
             _log.warning("drain.timed_out", timeout_s=self._options.drain_timeout_s)
-            self._stop = do.Stop(ExitCode.FAILED, "drain timed out")
+            self._do(do.Stop(ExitCode.FAILED, "drain timed out"))
 
     def _publish(self) -> None:
         """Publish the levels of the moment, now and then."""
@@ -225,14 +228,8 @@ class Loop:
         for observer in self._parts.observers:
             observer.publish(snapshot)
 
-    @staticmethod
-    def _complain(complaints: Iterable[Complaint]) -> None:
-        """Tell the operator what the client complains about."""
+    def _complain(self, complaints: Iterable[Complaint]) -> None:
+        """Pass on what the clients complain about."""
         for complaint in complaints:
-            _log.warning(
-                "kafka.complained",
-                error=complaint.name,
-                message=complaint.message,
-                topic=complaint.topic,
-                count=complaint.count,
-            )
+            for observer in self._parts.observers:
+                observer.complain(complaint)

@@ -260,9 +260,7 @@ class Pool(Generic[Spec]):
             assert member.process.pid is not None, "a process that was started has a number"
             os.kill(member.process.pid, TRACE_SIGNAL)
         elif step is Step.KILL:
-            _log.error(
-                "worker.hung", **_described(member), stack=member.watch.traces() or ["none: it takes no signals"]
-            )
+            _log.error("worker.hung", **_described(member), stack=member.watch.traces() or "none: it takes no signals")
             member.kill(now_s)
         if member.watch.overdue is not None:
             self._look_at_s = now_s + TRACES_INTERVAL_S
@@ -306,6 +304,7 @@ def _exit(member: _Member, exit_code: int | None, boot_failure: str | None) -> W
         loading=watch.loading(),
         overdue=watch.overdue if member.killed_s is not None else None,
         is_planned=exit_code == 0 and watch.is_leaving(),
+        busy_s=watch.busy_s(time.monotonic()),
     )
 
 

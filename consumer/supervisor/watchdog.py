@@ -44,9 +44,9 @@ class Watch:
         """
         self._board = board
         self._boot_timeout_s = boot_timeout_s
-        self._awake_since_s = self._looked_s = now_s
+        self._born_s = self._awake_since_s = self._looked_s = now_s
         self._asked_s = 0.0
-        self._traces_size = 0
+        self._traces_from = self._traces_size = 0
         self.overdue: Overdue | None = None
         """What the worker takes too long for."""
 
@@ -56,17 +56,19 @@ class Watch:
             self._awake_since_s = now_s
         self._looked_s = now_s
         overdue = self._find_overdue(now_s, is_ready=is_ready)
-        if overdue is None or self.overdue is None:
-            self.overdue, self._asked_s, self._traces_size = overdue, now_s, 0
-            return Step.NOTHING if overdue is None else Step.ASK
+        if overdue is None and self.overdue is None:
+            return Step.NOTHING
         size, before = len(self._board.traces()), self._traces_size
         self._traces_size = size
-        is_written = 0 < size == before
+        if overdue is None or self.overdue is None:
+            self.overdue, self._asked_s, self._traces_from = overdue, now_s, size
+            return Step.NOTHING if overdue is None else Step.ASK
+        is_written = self._traces_from < size == before
         return Step.KILL if is_written or now_s >= self._asked_s + TRACES_TIMEOUT_S else Step.NOTHING
 
-    def traces(self) -> list[str]:
-        """Read the stack traces, line by line: those asked for, or those of a crash."""
-        return self._board.traces().splitlines()
+    def traces(self) -> str:
+        """Read the stack traces, "" where there are none: those asked for last, or those of a crash."""
+        return self._board.traces()[self._traces_from :].rstrip("\n")
 
     def running(self) -> list[Stretch] | None:
         """Name the records of the batch that a worker which has ended ran; None where that is not known."""
@@ -82,6 +84,15 @@ class Watch:
         if len(known) < len(activities):
             return None
         return [each.model for each in known if each.phase in {Phase.LOAD, Phase.PROBE} and each.model is not None]
+
+    def busy_s(self, now_s: float) -> dict[ModelId, float]:
+        """Say how long a worker that has ended had been at a model's batch, load or probe without a sign of life."""
+        activities = [self._board.read(thread) for thread in Thread]
+        return {
+            each.model: max(0.0, min(now_s - each.beat_s, now_s - self._born_s))
+            for each in activities
+            if each is not None and each.model is not None and each.phase in {Phase.LOAD, Phase.PROBE, Phase.INFER}
+        }
 
     def is_leaving(self) -> bool:
         """Tell whether the worker wanted to end."""

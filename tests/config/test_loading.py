@@ -161,6 +161,10 @@ GROUP = "for after max.poll.interval.ms the group gives the partitions to others
             "scheduling.chunk_bytes_max: 4194304 is not allowed; allowed: at most scheduling.worker_bytes_max (4000)",
         ),
         (
+            "commit: {bytes_max: 99999999}",
+            "commit.bytes_max: 99999999 is not allowed; allowed: at most flow.bytes_max (67108864)",
+        ),
+        (
             "shutdown: {drain_timeout_s: 300}",
             f"shutdown.drain_timeout_s: 300 is not allowed; allowed: less than 300, {GROUP}",
         ),

@@ -1,18 +1,20 @@
 """The dispatcher's own decisions, one at a time; how they play together, the simulation shows."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import pytest
 
 from consumer.core import actions as do
 from consumer.core import events as on
-from consumer.core.breaker import BreakerOptions
+from consumer.core.activity import Stretch
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
+from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
 from consumer.core.outcomes import PAYLOAD_LOST
-from consumer.core.placement import ModelPlace
+from consumer.core.placement import OVERSPENT, ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Disposition, Failure, Slice, TopicPartition, WorkerId
 from consumer.errors import ExitCode
@@ -37,10 +39,12 @@ class Rig:
 
     policy: ModelPolicy = field(default_factory=ModelPolicy)
     now: float = 0.0
+    is_exactly_once: bool = False
 
     def __post_init__(self) -> None:
         """Boot the worker and load the model."""
-        self.core = Dispatcher(OPTIONS, {"a": self.policy}, 1, lambda: 0.5, self.now)
+        options = replace(OPTIONS, exactly_once=self.is_exactly_once)
+        self.core = Dispatcher(options, {"a": self.policy}, 1, lambda: 0.5, self.now)
         (spawn,) = self.ask(on.Tick(), do.Spawn)
         self.worker: WorkerId = spawn.worker
         self.tell(on.WorkerReady(self.worker, "cpu"))
@@ -54,8 +58,14 @@ class Rig:
         """Step, and return the actions of a kind."""
         return [action for action in self.tell(event) if isinstance(action, kind)]
 
-    def fetch(self, *offsets: int, partition: TopicPartition = TP, deadlines: list[float | None] | None = None) -> None:
-        """Let records arrive."""
+    def fetch(
+        self,
+        *offsets: int,
+        partition: TopicPartition = TP,
+        deadlines: list[float | None] | None = None,
+        timestamps_ms: list[int] | None = None,
+    ) -> None:
+        """Let records arrive, on a machine that started with the epoch."""
         part = Slice(
             partition=partition,
             offsets=list(offsets),
@@ -63,7 +73,7 @@ class Rig:
             keys=[b"a"] * len(offsets),
             values=[str(offset).encode() for offset in offsets],
             headers=None,
-            timestamps_ms=[-1] * len(offsets),
+            timestamps_ms=timestamps_ms or [-1] * len(offsets),
             deadlines_s=deadlines,
         )
         self.tell(on.Fetched([part]))
@@ -125,6 +135,33 @@ def test_a_refused_commit_is_made_again() -> None:
     rig.now = 0.3
     (again,) = rig.ask(on.Tick(), do.Commit)
     assert again.offsets == first.offsets
+
+
+def test_a_commit_that_is_refused_for_its_size_is_made_without_its_map() -> None:
+    """At least once the map is a help: a broker that takes none gets the offset alone, and this is noted once."""
+    rig = Rig()
+    rig.fetch(0, 1, 2)
+    (produce,) = rig.answer(rig.dispatch(), {0: BROKEN})
+    assert isinstance(produce, do.Produce)
+    rig.now = 0.2
+    rig.tell(on.Tick())
+    rig.tell(on.Delivered(produce.ticket))
+    (first,) = rig.ask(on.Tick(), do.Commit)
+    assert first.offsets[TP][1] != ""
+    (note,) = rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Note)
+    assert note.name == "offset_map.refused"
+    rig.now = 0.5
+    (again,) = rig.ask(on.Tick(), do.Commit)
+    assert again.offsets == {TP: (0, "")}
+    assert rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Note) == []
+
+
+def test_exactly_once_does_not_go_on_without_the_map() -> None:
+    """There the map is data: a broker that refuses it for its size ends the program, with a line that says why."""
+    rig = Rig(is_exactly_once=True)
+    (stop,) = rig.ask(on.Committed({TP: 0}, "OFFSET_METADATA_TOO_LARGE"), do.Stop)
+    assert stop.exit_code is ExitCode.BROKER
+    assert "offset.metadata.max.bytes" in stop.reason
 
 
 def test_poison_is_dead_lettered_and_its_neighbours_are_produced() -> None:
@@ -202,9 +239,29 @@ def test_an_expired_record_is_not_inferred() -> None:
     assert (list(letter.run.offsets), letter.failures[0].reason) == ([1], "expired")
     assert isinstance(sent, do.Dispatch)
     assert [list(run.offsets) for run in sent.chunk.runs] == [[0, 2]]
-    rig.answer(sent)
+    (produce,) = rig.answer(sent)
+    assert isinstance(produce, do.Produce)
     rig.tell(on.Tick())
-    assert (rig.core.partitions.records, rig.core.partitions.size) == (0, 0)
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (0, len(letter.run.values[0] or b""))
+    rig.tell(on.Delivered(produce.ticket))
+    assert rig.core.partitions.size == 0
+
+
+def test_a_record_that_expires_while_its_model_is_broken_does_not_wait_for_it() -> None:
+    """Its partition is not held up by what nobody wants any more, even where records wait for their model."""
+    place = ModelPlace(breaker=BreakerOptions(backoff_s=99, backoff_s_max=99))
+    rig = Rig(ModelPolicy(place=place, is_dead_lettered_on_hold=False))
+    rig.tell(on.Tick())
+    rig.fetch(0, 1, 2, deadlines=[5.0, None, 5.0])
+    rig.tell(on.Tick())
+    rig.tell(on.ModelFailed(rig.worker, "a", BROKEN))
+    rig.now = 4.0
+    assert rig.ask(on.Tick(), do.DeadLetter) == []
+    rig.now = 5.0
+    (letter,) = rig.ask(on.Tick(), do.DeadLetter)
+    assert (list(letter.run.offsets), letter.failures[0].reason) == ([0, 2], "expired")
+    rig.tell(on.Delivered(letter.ticket))
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (1, 1)
 
 
 def test_a_chunk_that_expired_whole_is_not_sent() -> None:
@@ -217,6 +274,31 @@ def test_a_chunk_that_expired_whole_is_not_sent() -> None:
     assert rig.ask(on.Tick(), do.Dispatch) == []
     rig.fetch(1)
     assert list(rig.dispatch().chunk.runs[0].offsets) == [1]
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_a_record_that_is_too_old_is_not_inferred(*, is_dropped: bool) -> None:
+    """It becomes a dead letter that is waited for, or is dropped: then it is noted, and committed like any other."""
+    rig = Rig(ModelPolicy(expiry=ModelExpiry(age_s_max=10.0, is_dropped=is_dropped)))
+    rig.fetch(0, 1, 2, 3, timestamps_ms=[1_000, 2_000, 15_000, -1])
+    rig.tell(on.Tick())
+    rig.now = 20.0
+    rig.tell(on.ModelLoaded(rig.worker, "a", "1", 0.1))
+    outcome, sent, *others = rig.tell(on.Tick())
+    assert isinstance(sent, do.Dispatch)
+    assert [list(run.offsets) for run in sent.chunk.runs] == [[2, 3]]
+    assert (rig.core.partitions.records, rig.core.partitions.size) == (2, 2 if is_dropped else 4)
+    if is_dropped:
+        assert outcome == do.Note("records.expired", {"model": "a", "records": 2})
+        (commit,) = others
+    else:
+        assert isinstance(outcome, do.DeadLetter)
+        assert (list(outcome.run.offsets), {failure.reason for failure in outcome.failures}) == ([0, 1], {"expired"})
+        assert [type(action) for action in others] == [do.Flush]
+        rig.tell(on.Delivered(outcome.ticket))
+        (commit,) = rig.tell(on.Tick())
+    assert isinstance(commit, do.Commit)
+    assert commit.offsets == {TP: (2, "")}
 
 
 def test_a_result_the_broker_refuses_becomes_a_dead_letter_with_its_payload() -> None:
@@ -343,6 +425,24 @@ def test_a_model_that_was_loading_when_its_worker_died_is_named() -> None:
     (note,) = rig.ask(on.WorkerExited(rig.worker, -11), do.Note)
     assert isinstance(note, do.Note)
     assert (note.name, note.fields["model"]) == ("model.broken", "a")
+
+
+def test_a_model_pays_for_its_worker_until_another_one_is_ready() -> None:
+    """For the batch and for the start: beyond its budget it gets no worker again, and the operator hears why."""
+    rig = Rig(ModelPolicy(place=ModelPlace(crashes=CrashOptions(budget_s=10.0, window_s=100.0))))
+    rig.fetch(0, 1)
+    sent = rig.dispatch()
+    batch = [Stretch(sent.chunk.chunk, 0, 2)]
+    assert rig.ask(on.WorkerExited(rig.worker, -11, running=batch, loading=[], busy_s={"a": 4.0}), do.Note) == []
+    rig.now = 1.0
+    (spawn,) = rig.ask(on.Tick(), do.Spawn)
+    rig.now = 6.5
+    (note,) = rig.ask(on.WorkerReady(spawn.worker, "cpu"), do.Note)
+    assert (note.name, note.fields["model"], note.fields["message"]) == ("model.broken", "a", OVERSPENT.message)
+    rig.now = 99.5
+    assert rig.ask(on.Tick(), do.Load) == []
+    rig.now = 100.0
+    assert rig.ask(on.Tick(), do.Load) == [do.Load(spawn.worker, "a")]
 
 
 def test_commit_metadata_that_is_not_ours_is_noted() -> None:

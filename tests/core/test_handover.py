@@ -19,25 +19,29 @@ def no_news() -> bool:
 @given(st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=3), max_size=8), st.data())
 @UNHURRIED
 def test_every_record_leaves_once(handed: list[list[int]], data: st.DataObject) -> None:
-    """A record is delivered with its ticket or was withdrawn before, never both, never neither."""
+    """A record, with its bytes, is delivered with its ticket or was withdrawn before: never both, never neither."""
     handover, first, tickets = Handover(), 0, []
     for counts in handed:
         runs = []
         for count in counts:
             runs.append(make_run(range(first, first + count)))
+            runs[-1].size = data.draw(st.integers(0, 20))
             first += count
         tickets.append((handover.hand(runs), sum(counts)))
-    withdrawn = []
+    size = handover.size
+    withdrawn: list[int] = []
     for ticket, records in tickets:
         for index in data.draw(st.sets(st.integers(0, records - 1))):
             found = handover.withdraw(ticket, index)
             assert found is not None
-            withdrawn.append(found[0].offsets[found[2]])
+            withdrawn.extend(found[0].offsets)
+            size -= found[0].size
             assert handover.withdraw(ticket, index) is None
     assert handover.records == first - len(withdrawn)
+    assert handover.size == size
     delivered = [o for ticket, _ in tickets for run in handover.deliver(ticket) for o in run.offsets]
     assert sorted(delivered + withdrawn) == list(range(first))
-    assert handover.records == 0
+    assert handover.records == handover.size == 0
 
 
 def test_a_barrier_passes_no_later_ticket() -> None:
@@ -53,16 +57,18 @@ def test_a_barrier_passes_no_later_ticket() -> None:
 
 
 def test_a_barrier_is_due_by_time_by_count_and_at_once_when_urgent() -> None:
-    """Nothing is flushed for nothing; else the interval, the count or the urgency decides, and one is enough."""
+    """Nothing is flushed for nothing; else interval, count, bytes or urgency decide, and one of them is enough."""
     rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
-    assert not rhythm.flush_is_due(0, no_news, 10.0)
-    assert not rhythm.flush_is_due(1, no_news, 0.05)
-    assert rhythm.flush_is_due(1, no_news, 0.1)
-    assert rhythm.flush_is_due(50, no_news, 0.0)
+    assert not rhythm.flush_is_due(0, 0, no_news, 10.0)
+    assert not rhythm.flush_is_due(1, 0, no_news, 0.05)
+    assert rhythm.flush_is_due(1, 0, no_news, 0.1)
+    assert rhythm.flush_is_due(50, 0, no_news, 0.0)
+    assert not rhythm.flush_is_due(1, OPTIONS.bytes_max - 1, no_news, 0.0)
+    assert rhythm.flush_is_due(1, OPTIONS.bytes_max, no_news, 0.0)
     rhythm.is_urgent = True
-    assert rhythm.flush_is_due(1, no_news, 0.0)
+    assert rhythm.flush_is_due(1, 0, no_news, 0.0)
     rhythm.is_flushing = True
-    assert not rhythm.flush_is_due(50, no_news, 10.0)
+    assert not rhythm.flush_is_due(50, 0, no_news, 10.0)
 
 
 def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
@@ -92,7 +98,7 @@ def test_deliveries_that_nobody_asked_for_hasten_no_commit() -> None:
     assert not rhythm.commit_is_due(0, 0.05)
     assert rhythm.commit_is_due(0, 0.1)
     assert not rhythm.commit_is_due(3, 0.1)
-    assert rhythm.flush_is_due(20, no_news, 0.05)
+    assert rhythm.flush_is_due(20, 0, no_news, 0.05)
     rhythm.delivered(20)
     assert rhythm.commit_is_due(0, 0.05)
     rhythm.committing()
@@ -119,19 +125,19 @@ def test_a_barrier_never_overtakes_the_commit_of_the_one_before() -> None:
         rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=is_transactional)
         rhythm.is_flushing = True
         rhythm.delivered(1)
-        assert not rhythm.flush_is_due(50, no_news, 1.0)
+        assert not rhythm.flush_is_due(50, 0, no_news, 1.0)
         assert rhythm.commit_is_due(50, 1.0)
         rhythm.committing()
-        assert rhythm.flush_is_due(50, no_news, 1.0) != is_transactional
+        assert rhythm.flush_is_due(50, 0, no_news, 1.0) != is_transactional
         rhythm.committed(1.0, is_refused=False)
-        assert rhythm.flush_is_due(50, no_news, 1.0)
+        assert rhythm.flush_is_due(50, 0, no_news, 1.0)
 
 
 def test_a_transaction_is_committed_after_its_barrier_only() -> None:
     """Offsets alone need a barrier, too; without news there is none; after an abort there is one in any case."""
     rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=True)
-    assert not rhythm.flush_is_due(0, no_news, 1.0)
-    assert rhythm.flush_is_due(0, lambda: True, 1.0)
+    assert not rhythm.flush_is_due(0, 0, no_news, 1.0)
+    assert rhythm.flush_is_due(0, 0, lambda: True, 1.0)
     assert not rhythm.commit_is_due(0, 1.0)
     rhythm.is_flushing = True
     rhythm.delivered(0)
@@ -139,5 +145,5 @@ def test_a_transaction_is_committed_after_its_barrier_only() -> None:
     rhythm.committing()
     rhythm.committed(1.0, is_refused=True)
     assert not rhythm.commit_is_due(0, 5.0)
-    assert not rhythm.flush_is_due(0, no_news, 1.01)
-    assert rhythm.flush_is_due(0, no_news, 1.02)
+    assert not rhythm.flush_is_due(0, 0, no_news, 1.01)
+    assert rhythm.flush_is_due(0, 0, no_news, 1.02)

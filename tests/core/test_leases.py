@@ -162,7 +162,7 @@ def test_a_worker_that_writes_nonsense_loses_no_record(stretch: tuple[int, int])
     assert sorted(everything) == list(range(16))
 
 
-@pytest.mark.parametrize("phase", set(Phase))
+@pytest.mark.parametrize("phase", list(Phase))
 def test_only_a_batch_that_hangs_is_blamed_for_it(phase: Phase) -> None:
     """A load that hangs, or a process that was stopped, charges no record."""
     leases, made = four_chunks()

@@ -36,7 +36,7 @@ def fetched(partitions: Partitions, *offsets: int) -> list[Run]:
 def results(*runs: Run) -> Results:
     """Make a result for each record."""
     names = [str(offset).encode() for run in runs for offset in run.offsets]
-    return Results("a", runs, names, names)
+    return Results("a", runs, names, names, sum(map(len, names)))
 
 
 def offsets(action: Produce | DeadLetter) -> list[int]:

@@ -41,16 +41,18 @@ def assigned(next_offset: int | None = None, metadata: str = "", topic_id: str =
 
 
 def test_what_is_settled_weighs_no_more_and_what_is_resolved_is_committed() -> None:
-    """Settling frees the budget, resolving moves the commit; neither does the other's work."""
+    """Settling puts the outcome's bytes in the payload's place, resolving frees them and moves the commit."""
     partitions = assigned()
     runs = admitted(partitions, [5, 6, 7])
     assert (partitions.records, partitions.size) == (3, 3)
     assert partitions.commits() == {TP: (5, "")}
     partitions.settle(runs)
+    assert (partitions.records, partitions.size) == (0, 6)
     partitions.drop(runs)
-    assert (partitions.records, partitions.size) == (0, 0)
+    assert (partitions.records, partitions.size) == (0, 3)
     assert partitions.commits() == {TP: (5, "")}
     partitions.resolve(runs)
+    assert (partitions.records, partitions.size) == (0, 0)
     assert partitions.commits() == {TP: (8, "")}
     partitions.committed(partitions.commits(), partitions.heads())
     assert partitions.commits() == {}

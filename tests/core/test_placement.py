@@ -2,7 +2,7 @@
 
 from consumer.core.actions import Load, Probe
 from consumer.core.breaker import BreakerOptions, CrashOptions
-from consumer.core.placement import ModelPlace, Placement, PlacementOptions
+from consumer.core.placement import LOST_LOADING, OVERSPENT, ModelPlace, Placement, PlacementOptions
 from consumer.core.types import Disposition, Failure, WorkerId
 
 A, B = "a", "b"
@@ -14,7 +14,7 @@ BREAKER = BreakerOptions(backoff_s=1.0, backoff_s_max=4.0)
 def placement(**places: ModelPlace) -> Placement:
     """Make a placement of model a, or of those that are given, with two workers in slots 0 and 1."""
     made = Placement(PlacementOptions(spread_work_ms_min=100), places or {A: ModelPlace(breaker=BREAKER)})
-    preloads = [*made.add_worker(ONE, 0), *made.add_worker(TWO, 1)]
+    preloads = [*made.add_worker(ONE, 0, 0.0), *made.add_worker(TWO, 1, 0.0)]
     assert preloads == [] or any(place.is_preloaded for place in places.values())
     return made
 
@@ -48,8 +48,8 @@ def test_a_hot_model_spreads() -> None:
 def test_a_preloaded_model_is_loaded_by_every_worker_that_may_serve_it() -> None:
     """`preload` loads at a worker's start, and pinning keeps it from the others."""
     made = Placement(PlacementOptions(), {A: ModelPlace(is_preloaded=True, slots=frozenset({1}))})
-    assert list(made.add_worker(ONE, 0)) == []
-    assert list(made.add_worker(TWO, 1)) == [Load(TWO, A)]
+    assert list(made.add_worker(ONE, 0, 0.0)) == []
+    assert list(made.add_worker(TWO, 1, 0.0)) == [Load(TWO, A)]
 
 
 def test_a_pinned_model_never_leaves_its_slots() -> None:
@@ -95,7 +95,7 @@ def test_a_worker_that_dies_loading_breaks_the_model() -> None:
     wanted(made, a=0.01)
     made.loaded(TWO, A)
     wanted(made, b=0.01)
-    assert made.remove_worker(TWO, None, 0.0) == [B]
+    assert made.remove_worker(TWO, None, 0.0) == {B: False}
     assert made.unavailable().keys() == {B}
     assert wanted(made, a=0.01) == [Load(ONE, A)]
 
@@ -106,7 +106,7 @@ def test_a_copy_that_ends_its_worker_does_not_break_the_one_that_works() -> None
     wanted(made, a=0.01)
     made.loaded(TWO, A)
     assert wanted(made, a=1.0) == [Load(ONE, A)]
-    assert made.remove_worker(ONE, None, 0.0) == []
+    assert made.remove_worker(ONE, None, 0.0) == {A: True}
     assert list(made.ready(A)) == [TWO]
 
 
@@ -117,7 +117,7 @@ def test_a_worker_that_dies_probing_opens_the_breaker_again() -> None:
     made.loaded(TWO, A)
     made.failed(TWO, A, BROKEN, 0.0)
     assert wanted(made, 1.0, a=1.0) == [Probe(TWO, A)]
-    assert made.remove_worker(TWO, None, 1.0) == [A]
+    assert made.remove_worker(TWO, None, 1.0) == {A: False}
     assert wanted(made, 2.9, a=1.0) == []
     assert wanted(made, 3.0, a=1.0) == [Load(ONE, A)]
 
@@ -126,7 +126,7 @@ def test_only_the_model_that_was_being_loaded_is_blamed() -> None:
     """Models that only waited for their turn to be loaded are loaded elsewhere at once."""
     made = placement(a=ModelPlace(breaker=BREAKER), b=ModelPlace(breaker=BREAKER))
     wanted(made, a=0.01, b=0.01)
-    assert made.remove_worker(TWO, [A], 0.0) == [A]
+    assert made.remove_worker(TWO, [A], 0.0) == {A: False}
     assert wanted(made, a=0.01, b=0.01) == [Load(ONE, B)]
 
 
@@ -136,44 +136,103 @@ def test_a_prober_that_leaves_is_replaced() -> None:
     wanted(made, a=0.01)
     made.failed(TWO, A, BROKEN, 0.0)
     assert wanted(made, 1.0, a=0.01) == [Load(TWO, A)]
-    made.remove_worker(TWO, [], 1.0)
+    assert made.remove_worker(TWO, [], 1.0) == {}
     assert wanted(made, 3.0, a=0.01) == [Load(ONE, A)]
 
 
-def test_a_model_that_keeps_ending_workers_is_grounded_for_longer_and_longer() -> None:
-    """Beyond its budget each death opens the breaker; it is probed where it is ready, and no other load closes it."""
-    crashes = CrashOptions(deaths_max=2, window_s=100.0)
-    made = placement(a=ModelPlace(breaker=BREAKER, crashes=crashes))
+def test_a_model_may_cost_its_budget_of_the_workers_time() -> None:
+    """What its batches cost until the slot is filled again; then it is out of service until enough of that is past."""
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(budget_s=10.0, window_s=100.0)))
     wanted(made, a=0.01)
     made.loaded(TWO, A)
-    wanted(made, a=100.0)  # the other worker loads it as well
-    assert [made.crashed(A, 3, 0.0) for _ in range(4)] == [None] * 4
-    assert made.crashed(A, 3, 0.0) is not None
-    assert made.unavailable().keys() == {A}
-    assert made.crashed(A, 3, 0.0) is None, "it is told once"
+    assert made.lost(0, {A: False}, {A: 4.0}, 10.0) == []
+    assert made.filled(0, 12.0) == []
+    assert made.filled(0, 13.0) == [], "once"
+    assert made.lost(0, {A: False}, {A: 3.0, B: 50.0}, 20.0) == []
+    assert made.lost(0, {}, {}, 21.0) == [], "the next one does not even start"
+    assert list(made.ready(A)) == [TWO]
+    assert made.filled(0, 22.0) == [A]
+    assert made.unavailable() == {A: OVERSPENT}
+    assert wanted(made, 109.9, a=1.0) == []
+    assert wanted(made, 110.0, a=1.0) == [Probe(TWO, A)], "the first four seconds are past"
+    made.probed(TWO, A)
+    assert list(made.ready(A)) == [TWO]
+    assert made.lost(1, {A: False}, {A: 10.1}, 110.0) == [A], "it answered its probe, and does it again"
+    assert wanted(made, 209.9, a=1.0) == []
+
+
+def test_a_model_that_is_out_of_service_anyway_waits_for_its_budget_too() -> None:
+    """Loading that ends workers is charged like a batch; it is told once that the model is broken."""
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(budget_s=10.0, window_s=100.0)))
+    wanted(made, a=0.01)
+    assert made.remove_worker(TWO, [A], 5.0) == {A: False}
+    assert made.lost(1, {A: False}, {A: 5.0}, 5.0) == []
+    assert made.filled(1, 15.0) == []
+    assert made.unavailable() == {A: LOST_LOADING}
+    assert wanted(made, 104.9, a=1.0) == []
+    assert wanted(made, 105.0, a=1.0) == [Load(ONE, A)]
+    assert made.lost(1, {A: False}, {A: 50.0}, 105.0) == [], "the attempt decides"
     made.loaded(ONE, A)
-    assert list(made.ready(A)) == []
-    assert wanted(made, 0.9, a=1.0) == []
-    assert wanted(made, 1.0, a=1.0) == [Probe(TWO, A)]
-    made.probed(TWO, A)
-    assert [*made.ready(A)] == [TWO, ONE]
-    assert made.crashed(A, 3, 1.0) is not None
-    assert wanted(made, 4.9, a=1.0) == []
-    assert wanted(made, 5.0, a=1.0) == [Probe(TWO, A)]
-    made.probed(TWO, A)
-    assert made.crashed(A, 3, 200.0) is None, "old deaths are forgiven"
+    assert list(made.ready(A)) == [ONE]
 
 
 def test_a_grounded_model_that_nobody_has_is_loaded_again() -> None:
     """Where every worker died of it, loading it is the attempt, and its success lets records through."""
-    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(deaths_max=1)))
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(budget_s=1.0, window_s=2.0)))
     wanted(made, a=0.01)
     made.loaded(TWO, A)
     made.remove_worker(TWO, [], 0.0)
-    assert made.crashed(A, 0, 0.0) is not None
-    assert wanted(made, 1.0, a=1.0) == [Load(ONE, A)]
+    assert made.lost(1, {A: False}, {A: 1.5}, 0.0) == [A]
+    assert wanted(made, 2.0, a=1.0) == [Load(ONE, A)]
     made.loaded(ONE, A)
     assert list(made.ready(A)) == [ONE]
+
+
+def test_only_the_attempt_brings_a_grounded_model_back() -> None:
+    """That another worker had it loaded meanwhile says nothing about its batches."""
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=CrashOptions(budget_s=1.0, window_s=2.0)))
+    wanted(made, a=0.01)
+    made.loaded(TWO, A)
+    assert wanted(made, a=100.0) == [Load(ONE, A)]
+    assert made.lost(1, {A: False}, {A: 1.5}, 0.0) == [A]
+    made.loaded(ONE, A)
+    assert list(made.ready(A)) == []
+
+
+def test_copies_that_end_their_workers_are_made_less_and_less_often() -> None:
+    """Where the model works it stays in service; a copy that is loaded after all begins anew."""
+    made = placement()
+    wanted(made, a=0.01)
+    made.loaded(TWO, A)
+    now = 0.0
+    for pause_s in (1.0, 2.0, 4.0, 4.0):
+        assert wanted(made, now, a=1.0) == [Load(ONE, A)]
+        assert made.remove_worker(ONE, [A], now) == {A: True}
+        assert made.lost(0, {A: True}, {A: 0.5}, now) == []
+        assert list(made.ready(A)) == [TWO]
+        assert made.filled(0, now) == []
+        assert list(made.add_worker(ONE, 0, now)) == []
+        assert wanted(made, now + pause_s - 0.1, a=1.0) == []
+        now += pause_s
+    assert wanted(made, now, a=1.0) == [Load(ONE, A)]
+    made.loaded(ONE, A)
+    made.remove_worker(ONE, [], now)
+    list(made.add_worker(ONE, 0, now))
+    assert wanted(made, now, a=1.0) == [Load(ONE, A)]
+
+
+def test_copies_beyond_the_budget_wait_and_the_model_does_not() -> None:
+    """Also where workers would preload it."""
+    crashes = CrashOptions(budget_s=10.0, window_s=100.0)
+    made = placement(a=ModelPlace(breaker=BREAKER, crashes=crashes, is_preloaded=True))
+    made.loaded(TWO, A)
+    assert made.remove_worker(ONE, [A], 0.0) == {A: True}
+    assert made.lost(0, {A: True}, {A: 9.0}, 0.0) == []
+    assert made.filled(0, 20.0) == []
+    assert list(made.add_worker(ONE, 0, 20.0)) == []
+    assert wanted(made, 99.9, a=1.0) == []
+    assert list(made.ready(A)) == [TWO]
+    assert wanted(made, 120.0, a=1.0) == [Load(ONE, A)]
 
 
 def test_one_unfit_worker_does_not_break_a_model_that_another_has() -> None:

@@ -104,3 +104,10 @@ def test_expiry_becomes_monotonic_seconds() -> None:
     assert part.deadlines_s is not None
     assert part.deadlines_s[0] == pytest.approx(time.monotonic() + 5, abs=0.5)
     assert list(part.deadlines_s[1:]) == [None] * 4
+
+
+def test_a_slice_says_how_its_timestamps_relate_to_the_clock() -> None:
+    """A timestamp of now, on the clock of deadlines, is now."""
+    (part,) = slices([message()], model_rule("key"))
+    assert part.epoch_s + time.time() == pytest.approx(time.monotonic(), abs=0.5)
+    assert part.rest(1).epoch_s == part.epoch_s

@@ -115,6 +115,14 @@ def test_the_client_refuses_names_and_values_one_line_each() -> None:
     assert "kafka.sesion.timeout.ms is no setting of the Kafka client; did you mean session.timeout.ms?" in lines
 
 
+def test_no_refusal_repeats_a_secret() -> None:
+    """A value that may be a password or a key is not in the line that refuses it."""
+    wrong = {"sasl.password": ["hunter2"], "ssl.key.password": {"a": "hunter2"}, "ssl.key.pem": ["hunter2"]}
+    lines = problems_of({**LEAST, **wrong})
+    assert [line.split(":")[0] for line in lines] == [f"kafka.{name}" for name in wrong]
+    assert not any("hunter2" in line for line in lines)
+
+
 def test_structures_are_refused() -> None:
     """A setting is one value, a client's section is a map."""
     lines = problems_of({**LEAST, "client.id": ["a"], "producer": 3})

@@ -29,6 +29,7 @@ def test_options_travel_to_a_worker() -> None:
         ({"path": "m.pt2", "postprocess": "x:"}, "postprocess: "),
         ({"path": "m.pt2", "workers": ()}, "workers: name at least one"),
         ({"path": "m.pt2", "probe_backoff_s": 61.0}, "probe_backoff_s: 61.0 is above probe_backoff_s_max"),
+        ({"path": "m.pt2", "crash_budget_s": 1800}, "crash_budget_s: 1800 is not below crash_window_s"),
         ({"path": "m.pt2", "inputs": ()}, "inputs: a model needs at least one"),
     ],
 )

@@ -4,8 +4,9 @@ import pytest
 
 from consumer.core import actions, dispatcher, events
 from consumer.core.types import Disposition, Failure, TopicPartition, WorkerId
+from consumer.errors import Complaint
 from consumer.observe import logs
-from consumer.observe.health import Health
+from consumer.observe.health import COMPLAINTS_MAX, Health
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
@@ -26,7 +27,7 @@ def clock() -> Clock:
 @pytest.fixture
 def ready(clock: Clock) -> Health:
     """Give the health of a program that has come up with two workers."""
-    health = Health(["fraud", "intent"], stalled_s=5.0, clock=clock)
+    health = Health({"fraud": False, "intent": False}, stalled_s=5.0, clock=clock)
     health.observe(events.Assigned({P0: events.Position(None)}))
     for slot in range(2):
         health.observe_action(actions.Spawn(slot, WorkerId(slot)))
@@ -36,7 +37,7 @@ def ready(clock: Clock) -> Health:
 
 def test_it_is_not_ready_before_it_has_joined_and_its_workers_are_up(clock: Clock) -> None:
     """Readiness names each thing that is still missing, and comes with the last of them."""
-    health = Health(["fraud"], stalled_s=5.0, clock=clock)
+    health = Health({"fraud": False}, stalled_s=5.0, clock=clock)
     assert health.not_ready() == ["the consumer group is not joined yet", "0 of 0 workers are up"]
     health.observe_action(actions.Spawn(0, WorkerId(1)))
     health.observe_action(actions.Spawn(1, WorkerId(2)))
@@ -44,6 +45,17 @@ def test_it_is_not_ready_before_it_has_joined_and_its_workers_are_up(clock: Cloc
     assert health.not_ready() == ["the consumer group is not joined yet", "1 of 2 workers are up"]
     health.observe(events.WorkerReady(WorkerId(2), "cpu"))
     health.observe(events.Assigned({}))
+    assert health.not_ready() == []
+
+
+def test_it_waits_for_the_models_that_are_preloaded(clock: Clock) -> None:
+    """A model that is loaded at the start keeps the program from being ready until it is there; others do not."""
+    health = Health({"fraud": True, "intent": False}, stalled_s=5.0, clock=clock)
+    health.observe_action(actions.Spawn(0, WorkerId(0)))
+    health.observe(events.WorkerReady(WorkerId(0), "cpu"))
+    health.observe(events.Assigned({}))
+    assert health.not_ready() == ["model 'fraud' is not loaded yet"]
+    health.observe(events.ModelLoaded(WorkerId(0), "fraud", "v1", 0.1))
     assert health.not_ready() == []
 
 
@@ -126,6 +138,7 @@ def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
             {"id": "fraud", "state": "loaded", "version": "v1", "failure": None},
             {"id": "intent", "state": "broken", "version": None, "failure": "weights are gone"},
         ],
+        "complaints": [],
         "parked_topics": [],
     }
     ready.observe_action(actions.Resume([P0]))
@@ -148,3 +161,20 @@ def test_parked_topics_are_told_with_their_reason(ready: Health) -> None:
     assert ready.status()["parked_topics"] == [{"topic": "results.fraud", "failure": "not authorized"}]
     ready.observe_action(actions.Note("topic.resumed", {"topic": "results.fraud"}))
     assert ready.status()["parked_topics"] == []
+
+
+def test_complaints_are_told_for_a_minute(ready: Health, clock: Clock) -> None:
+    """The status shows the newest of each kind of error, with its age, until a minute after it was last told of."""
+    ready.complain(Complaint("UNSTABLE_OFFSET_COMMIT", "an earlier member's transaction is open", "requests"))
+    clock.now += 40.0
+    ready.complain(Complaint("_TRANSPORT", "a broker does not answer", None))
+    told = ready.status()["complaints"]
+    assert [(each["error"], each["topic"], each["ago_s"]) for each in told] == [
+        ("UNSTABLE_OFFSET_COMMIT", "requests", 40.0),
+        ("_TRANSPORT", None, 0.0),
+    ]
+    clock.now += 30.0
+    assert [each["error"] for each in ready.status()["complaints"]] == ["_TRANSPORT"]
+    for number in range(200):
+        ready.complain(Complaint(f"E{number}", "", None))
+    assert len(ready.status()["complaints"]) == COMPLAINTS_MAX

@@ -24,7 +24,7 @@ def clock() -> Clock:
 @pytest.fixture
 def health(clock: Clock) -> Health:
     """Give the health of a program that is just starting."""
-    return Health(["fraud"], stalled_s=5.0, clock=clock)
+    return Health({"fraud": False}, stalled_s=5.0, clock=clock)
 
 
 @pytest.fixture

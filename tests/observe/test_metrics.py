@@ -15,7 +15,9 @@ from consumer.core.types import (
     TopicPartition,
     WorkerId,
 )
-from consumer.observe.metrics import CATALOGUE, Kind, Metrics, catalogue_table, end_of, exit_reason
+from consumer.errors import Complaint
+from consumer.observe.catalogue import CATALOGUE, Kind, catalogue_table
+from consumer.observe.metrics import Metrics, end_of, exit_reason
 from consumer.observe.observer import Snapshot
 from tests.observe.clock import Clock
 
@@ -129,6 +131,32 @@ def test_a_refused_outcome_is_no_settled_one(metrics: Metrics) -> None:
     assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="too-large") == 1
 
 
+def test_a_parked_outcome_settles_when_it_is_delivered(metrics: Metrics) -> None:
+    """What waits for its topic counts when its own delivery is told, not with its ticket; nor after a revocation."""
+    metrics.observe(events.Assigned({P0: events.Position(None)}))
+    metrics.observe_action(actions.Produce(Ticket(1), "fraud", [run(1), run(2)], [b"r"] * 3, [None] * 3))
+    metrics.observe_action(actions.DeadLetter(Ticket(2), run(2), [failure("expired"), failure("wrong-shape")]))
+    for place in ((1, 0), (1, 2), (2, 1)):
+        metrics.observe(events.Parked(Ticket(place[0]), place[1]))
+    metrics.observe(events.Delivered(Ticket(2)))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 1
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="wrong-shape") is None
+    metrics.observe(events.Unparked(Ticket(1), 0))
+    metrics.observe(events.Unparked(Ticket(2), 1))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 2
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="wrong-shape") == 1
+    metrics.observe(events.Revoked([P0]))
+    metrics.observe(events.Unparked(Ticket(1), 2))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="result") == 2
+
+
+def test_the_clients_errors_count_by_name(metrics: Metrics) -> None:
+    """Each kind adds as often as it came."""
+    metrics.complain(Complaint("_TRANSPORT", "a broker does not answer", None, 3))
+    metrics.complain(Complaint("_TRANSPORT", "a broker does not answer", None))
+    assert value(metrics, "consumer_client_errors_total", error="_TRANSPORT") == 4
+
+
 def test_an_unknown_model_adds_no_label(metrics: Metrics) -> None:
     """A hostile key cannot make series: names that are not configured share the empty label."""
     for ticket, name in enumerate(["x1", "x2", "x3"]):
@@ -204,6 +232,12 @@ def test_skipped_records_add_up_over_partitions(metrics: Metrics) -> None:
     for skipped in ({P0: 5}, {P0: 5, P1: 2}, {P0: 6, P1: 2}):
         metrics.publish(Snapshot(in_flight_records=0, in_flight_bytes=0, lag={}, skipped=skipped))
     assert value(metrics, "consumer_records_skipped_total", topic="requests") == 8
+
+
+def test_expired_records_that_are_dropped_are_done_with(metrics: Metrics) -> None:
+    """They count among the settled, under an outcome of their own."""
+    metrics.observe_action(actions.Note("records.expired", {"model": "fraud", "records": 3}))
+    assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="dropped") == 3
 
 
 def test_models_are_available_from_load_to_failure_and_again_after_a_probe(metrics: Metrics) -> None:

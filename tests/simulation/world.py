@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from consumer.core import actions as do
 from consumer.core import events as on
 from consumer.core.activity import Overdue, Phase, Stretch
-from consumer.core.breaker import BreakerOptions
+from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
+from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
 from consumer.core.lifecycle import RestartOptions
 from consumer.core.placement import ModelPlace
@@ -24,6 +25,8 @@ from consumer.core.scheduling import ModelShare, SchedulingOptions
 from consumer.core.types import Chunk, Disposition, Failure, Run, Slice, Ticket, TopicPartition, WorkerId
 
 MODELS = ("fast", "slow", "brittle")
+DROPPING = "slow"
+"""The model whose expired records get no outcome."""
 OPTIONS = DispatcherOptions(
     flow=FlowOptions(records_max=200, bytes_max=20_000, span_max=400, fetch_records_max=50),
     scheduling=SchedulingOptions(chunk_records_max=24, worker_chunks_max=4, worker_bytes_max=8_000),
@@ -32,6 +35,8 @@ OPTIONS = DispatcherOptions(
     retry=RetryOptions(attempts_max=3, backoff_ms=20, backoff_ms_max=200),
 )
 BREAKER = BreakerOptions(backoff_s=0.05, backoff_s_max=0.5)
+CRASHES = CrashOptions(budget_s=0.3, window_s=1.5)
+"""Little, so that models exceed it; only where faults are expected, for their records become dead letters then."""
 LOG_RECORDS = 300
 FETCH_MAX = 50
 
@@ -44,6 +49,11 @@ class Stored:
     model: str | None
     value: bytes | None
     kind: str
+
+    @property
+    def is_dropped(self) -> bool:
+        """Tell whether it gets no outcome: it expired, and its model wants nothing of that."""
+        return self.kind == "stale" and self.model == DROPPING
 
 
 @dataclass(slots=True)
@@ -94,7 +104,12 @@ class World:
     def _boot(self) -> None:
         """Start a new supervisor: what was in memory is gone, what the broker has stays."""
         policies = {
-            model: ModelPolicy(share=ModelShare(rows_max=8), place=ModelPlace(breaker=BREAKER)) for model in MODELS
+            model: ModelPolicy(
+                share=ModelShare(rows_max=8),
+                place=ModelPlace(breaker=BREAKER, crashes=CRASHES if self.has_faults else CrashOptions()),
+                expiry=ModelExpiry(is_dropped=model == DROPPING),
+            )
+            for model in MODELS
         }
         self.core = Dispatcher(self.options, policies, 2, self.random.random, self.now)
         self.workers: dict[WorkerId, FakeWorker] = {}
@@ -141,6 +156,9 @@ class World:
                 self._assign(missing)
             self.step()
             if all(self._is_done(tp) for tp in self.logs):
+                self.step()
+                partitions = self.core.partitions
+                assert (partitions.records, partitions.size) == (0, 0), "P6: what is done with still counts"
                 return
         raise AssertionError(f"not live: {self.committed}, in flight {self.core.partitions.records}")
 
@@ -196,7 +214,8 @@ class World:
             running = None
         loading = None if running is None else list(fake.loads)[:1]
         overdue = Overdue(Phase.INFER, None, 1.0) if hangs and running is not None else None
-        self._tell(on.WorkerExited(worker, -9, running=running, loading=loading, overdue=overdue))
+        busy_s = {model: self.random.uniform(0.0, 0.2) for model in MODELS}
+        self._tell(on.WorkerExited(worker, -9, running=running, loading=loading, overdue=overdue, busy_s=busy_s))
 
     def _kill_from_outside(self, worker: WorkerId) -> None:
         """End a worker while it is idle, or in the middle of a batch."""
@@ -326,7 +345,8 @@ class World:
                 chunk=chunk.chunk,
                 first=done,
                 count=count,
-                values=[b"" if done + i in failures else b"result" for i in range(count)],
+                values=(values := [b"" if done + i in failures else b"result" for i in range(count)]),
+                size=sum(map(len, values)),
                 keys=[b"key"] * count,
                 failures=failures,
                 rows=count,
@@ -448,7 +468,8 @@ class World:
             for stored in self.logs[tp]:
                 if stored.offset >= next_offset:
                     break
-                assert self.outcomes[tp, stored.offset], f"P1: {tp} committed {next_offset}, but not {stored.offset}"
+                is_done = stored.is_dropped or self.outcomes[tp, stored.offset]
+                assert is_done, f"P1: {tp} committed {next_offset}, but not {stored.offset}"
             assert len(metadata) <= 4096
         # Each partition may use its share even while others hold what was theirs before it was assigned.
         records_max = 1.5 * OPTIONS.flow.records_max + FETCH_MAX
@@ -461,7 +482,8 @@ class World:
         for _ in range(LOG_RECORDS):
             offset += 1 if self.random.random() < 0.95 else self.random.randint(2, 9)
             kind = self.random.choices(
-                ["good", "poison", "passing", "bulky", "killer", "nobody", "tombstone"], [90, 3, 3, 1, 0.3, 1, 1]
+                ["good", "poison", "passing", "bulky", "killer", "nobody", "tombstone", "stale"],
+                [90, 3, 3, 1, 0.3, 1, 1, 1],
             )[0]
             model = {"nobody": self.random.choice([None, "unheard"])}.get(kind, self.random.choice(MODELS))
             log.append(Stored(offset, model, None, kind))
@@ -476,6 +498,7 @@ class World:
             values=[None if s.kind == "tombstone" else f"{tp.partition}-{s.offset}".encode() for s in found],
             headers=None,
             timestamps_ms=[-1] * len(found),
+            deadlines_s=[0.0 if s.kind == "stale" else None for s in found],
         )
 
 

@@ -12,6 +12,7 @@ import structlog
 
 from consumer.core.activity import Phase
 from consumer.core.events import ModelLoaded, WorkerReady
+from consumer.core.placement import OVERSPENT
 from tests.supervisor.rig import Rig, good, villain
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_a_worker_that_dies_in_a_batch_is_replaced(tmp_path: Path, deed: str) ->
         assert exited.exit_code == {"segv": -signal.SIGSEGV, "os._exit": 0, "sys.exit": 1, "sigkill": -9}[deed]
         assert not exited.is_planned
         crashes = [log for log in logs if log["event"] == "worker.crashed"]
-        assert [any("villains.py" in line for line in log["stack"]) for log in crashes] == [True] * (deed == "segv")
+        assert ["villains.py" in log["stack"] for log in crashes] == [True] * (deed == "segv")
 
 
 def test_a_killed_worker_is_replaced_in_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,10 +87,7 @@ def test_a_killed_worker_is_replaced_in_time(tmp_path: Path, capsys: pytest.Capt
         assert [bool(exited.running) for exited in rig.exits] == [False, True]
 
 
-@pytest.mark.parametrize(
-    "deed",
-    ["loop", "deaf loop", "usleep", pytest.param("usleep with the lock", marks=pytest.mark.soak), "stopped"],
-)
+@pytest.mark.parametrize("deed", ["loop", "deaf loop", "usleep", "deadlock", "stopped"])
 def test_a_worker_that_hangs_is_killed_and_says_where(tmp_path: Path, deed: str) -> None:
     """Within its model's time and a little, with its stack traces in the log; its records all get results."""
     token = tmp_path / "token"
@@ -112,25 +110,24 @@ def test_a_worker_that_hangs_is_killed_and_says_where(tmp_path: Path, deed: str)
     assert (exited.exit_code, exited.overdue.phase, exited.overdue.model) == (-signal.SIGKILL, Phase.INFER, "m")
     (log,) = [log for log in logs if log["event"] == "worker.hung"]
     assert (log["model"], log["phase"], log["timeout_s"]) == ("m", "infer", INFER_TIMEOUT_S)
-    assert deed == "stopped" or any("villains.py" in line for line in log["stack"]), log
+    assert deed == "stopped" or "villains.py" in log["stack"], log
 
 
-@pytest.mark.soak
 def test_a_record_that_hangs_is_found_among_others() -> None:
     """It becomes a dead letter for the time it takes, its neighbours get results, and so do another model's records."""
-    hanging = villain("m", "at", {"deed": "loop", "value": 3.0}, rows_max=4, infer_timeout_s=2.0)
+    hanging = villain("m", "at", {"deed": "loop", "value": 3.0}, rows_max=2, infer_timeout_s=2.0)
     with Rig(hanging, good("g"), slots=2) as rig:
         sent = rig.send("m", NUMBERS[:8])
         others = rig.send("g", NUMBERS)
         rig.settle()
         assert rig.kinds([sent[2]]) == {"time-limit"}
         assert rig.kinds([*sent[:2], *sent[3:], *others]) == {"result"}
-        # Halves of four, then its second chance.
-        assert len(rig.exits) <= 4
+        # Among two, alone, and its second chance.
+        assert len(rig.exits) == 3
         assert rig.notes == [], "one bad record does not break its model"
 
 
-@pytest.mark.parametrize("deed", ["segv", "usleep with the lock"])
+@pytest.mark.parametrize("deed", ["segv", "deadlock"])
 def test_a_model_that_ends_its_worker_at_load_holds_nobody_up(tmp_path: Path, deed: str) -> None:
     """Its breaker opens, other models' records get their results, and its own once it can be loaded."""
     token = tmp_path / "token"
@@ -148,24 +145,24 @@ def test_a_model_that_ends_its_worker_at_load_holds_nobody_up(tmp_path: Path, de
         assert [note.fields["model"] for note in rig.notes if note.name == "model.broken"] == ["m"]
         stacks = [log["stack"] for log in logs if "stack" in log]
         assert len(stacks) == 1
-        assert any("villains.py" in line for line in stacks[0])
+        assert "villains.py" in stacks[0]
 
 
 def test_a_model_that_crashes_at_every_record_is_taken_out_of_service() -> None:
     """Past its budget its breaker opens; its records wait, and the other model has the worker to itself."""
     arguments = {"deed": "os._exit", "value": 1.0}
-    crashing = villain("m", "at", arguments, rows_max=1, crashes_max=1, probe_backoff_s=60.0)
+    crashing = villain("m", "at", arguments, rows_max=1, crash_budget_s=0.5, probe_backoff_s=60.0)
     with Rig(crashing, good("g")) as rig:
         bad = rig.send("m", [1.0] * 4)
         rig.until(lambda: rig.notes)
-        # Two deaths belong to the search for a record, the third uses the budget up.
-        assert len(rig.exits) == 3
+        # Starting another worker takes longer than that: the first death uses the budget up.
+        assert len(rig.exits) == 1
         others = rig.send("g", NUMBERS)
         rig.until(lambda: all(offset in rig.outcomes for offset in others))
         assert rig.kinds(others) == {"result"}
-        assert len(rig.exits) == 3
-        assert rig.core.unavailable().keys() == {"m"}
-        assert sum(offset in rig.outcomes for offset in bad) <= 1
+        assert len(rig.exits) == 1
+        assert rig.core.unavailable() == {"m": OVERSPENT}
+        assert not any(offset in rig.outcomes for offset in bad)
 
 
 def test_a_model_that_leaks_gets_a_new_process_between_batches() -> None:

@@ -1,5 +1,6 @@
 """The judgement on workers, with a real board and a clock that the test turns."""
 
+import math
 import os
 
 import pytest
@@ -60,7 +61,7 @@ def test_traces_that_are_there_are_not_waited_for(scene: Scene) -> None:
     os.write(scene.worker.traces, b"Thread 2\n")
     assert scene.look(0.1) is Step.NOTHING
     assert scene.look(0.1) is Step.KILL
-    assert scene.watch.traces() == ["Thread 1", "Thread 2"]
+    assert scene.watch.traces() == "Thread 1\nThread 2"
 
 
 def test_a_worker_that_goes_on_after_all_is_forgiven(scene: Scene) -> None:
@@ -72,6 +73,22 @@ def test_a_worker_that_goes_on_after_all_is_forgiven(scene: Scene) -> None:
     assert scene.watch.overdue is None
     assert scene.look(0.5) is Step.ASK
     assert scene.look(1.5) is Step.NOTHING
+
+
+def test_traces_of_a_worker_that_was_forgiven_are_not_taken_for_its_next(scene: Scene) -> None:
+    """It is asked anew, and has the time to answer; what it wrote before is not shown again."""
+    scene.worker.loop.begin(Phase.INFER, 1.0, "m", BATCH)
+    assert scene.look(2.0) is Step.ASK
+    os.write(scene.worker.traces, b"Thread 1\n")
+    scene.worker.loop.beat()
+    assert scene.look(0.5) is Step.NOTHING
+    assert scene.watch.traces() == ""
+    assert scene.look(1.0) is Step.ASK
+    assert scene.look(1.5) is Step.NOTHING
+    os.write(scene.worker.traces, b"Thread 2\n")
+    assert scene.look(0.1) is Step.NOTHING
+    assert scene.look(0.1) is Step.KILL
+    assert scene.watch.traces() == "Thread 2"
 
 
 def test_a_load_has_its_own_time_and_excuses_a_loop_that_waits(scene: Scene) -> None:
@@ -113,6 +130,22 @@ def test_a_pause_is_longer_than_any_wait_between_two_looks() -> None:
     from consumer.supervisor import pool
 
     assert watchdog.ASLEEP_S > 2 * pool.LOOK_INTERVAL_S
+
+
+def test_the_time_that_a_worker_was_busy_is_told_by_model(scene: Scene) -> None:
+    """Of a batch, a load or a probe, not of waiting; a clock gone mad cannot make it longer than life."""
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    scene.now_s += 3.0
+    scene.worker.loop.begin(Phase.INFER, 5.0, "m", BATCH)
+    assert scene.watch.busy_s(scene.now_s + 2.0) == {"b": 5.0, "m": 2.0}
+    scene.worker.loop.begin(Phase.IDLE, 5.0)
+    assert scene.watch.busy_s(scene.now_s) == {"b": 3.0}
+    scene.now_s = -1e9
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    assert scene.watch.busy_s(1004.0) == {"b": 4.0}
+    scene.now_s = math.nan
+    scene.worker.loader.begin(Phase.LOAD, 50.0, "b")
+    assert scene.watch.busy_s(1004.0) == {"b": 0.0}
 
 
 def test_a_worker_that_leaves_says_so(scene: Scene) -> None:

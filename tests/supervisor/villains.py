@@ -27,6 +27,13 @@ def _spin_deaf() -> None:
     _spin()
 
 
+def _deadlock() -> None:
+    """Wait in C for a lock that this thread holds itself, with the interpreter's. A sleep would end by any signal."""
+    mutex = ctypes.create_string_buffer(128)
+    for _ in range(2):
+        ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+
+
 def _segfault() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(0)
@@ -40,7 +47,7 @@ DEEDS: Mapping[str, Callable[[], object]] = {
     "loop": _spin,
     "deaf loop": _spin_deaf,
     "usleep": lambda: [ctypes.CDLL(None).usleep(999_999) for _ in range(3600)],
-    "usleep with the lock": lambda: ctypes.PyDLL(None).sleep(3600),
+    "deadlock": _deadlock,
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
 }
 
