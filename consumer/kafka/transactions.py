@@ -9,12 +9,12 @@ passed; `commit` adds the offsets. Whatever blocks (commit, abort, start) runs i
 client is that thread's alone meanwhile; the loop turns on, and hand-overs wait.
 
 A transaction can end in one other way: it is aborted. Then everything that is *retained*, which is all that no commit
-has confirmed, is produced again into the next one, but for what was fenced or found to be at fault. Nothing is inferred
-again. An error of a whole batch condemns the transaction with it: its records are sent one by one in the next, so that
-only the culprit fails. If the client breaks for good, another one takes over; its first act ends the old transaction,
-and the group's committed offsets tell which way, where that was not known. Fenced by another instance it never does:
-two would fence each other for ever. A transaction that outlived its timeout looks the same to the client, so that its
-age decides.
+has confirmed, is produced again into the next one, but for what was fenced or found to be at fault, and for topics that
+are tried apart first (`trials`). Nothing is inferred again. An error of a whole batch condemns the transaction with
+it: its records are sent one by one in the next, so that only the culprit fails. If the client breaks for good, another
+one takes over; its first act ends the old transaction, and the group's committed offsets tell which way, where that
+was not known. Fenced by another instance it never does: two would fence each other for ever. A transaction that
+outlived its timeout looks the same to the client, so that its age decides.
 """
 
 import time

@@ -215,7 +215,7 @@ def probe(make: Callable[[], Producer], place: Place, is_blamed: bool, operation
             error = refused[0]
             client.begin_transaction()  # raises why the one that is open has failed
     except KafkaException as raised:
-        error = raised.args[0]
+        error = raised.args[0] if raised.args[0].code() != KafkaError._TIMED_OUT else _silence()  # noqa: SLF001 - its name
     if error is not None and refused and refused[0].code() in CONDEMNING:
         error = refused[0] if is_blamed else None  # the record's own fault says nothing of the topic
     with suppress(KafkaException):

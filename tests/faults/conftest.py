@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from confluent_kafka import Producer
 
 from consumer.demo.broker import BrokerError
 from tests.e2e.oracle import committed
@@ -68,6 +69,10 @@ def _cluster() -> Iterator[Cluster]:
         with cluster_module.cluster() as found:
             # The first member of a fresh node waits for the topics of groups to be made.
             committed(found.broker.bootstrap_servers, "first", "none", 0)
+            # Transactions are to be on this node, whichever others come and go.
+            Producer(
+                {"bootstrap.servers": found.broker.bootstrap_servers, "transactional.id": "first"}
+            ).init_transactions(30)
             yield found
     except BrokerError as error:
         if os.environ.get("CI"):
