@@ -78,8 +78,8 @@ MUTANTS = (
         bug="resolves a dead letter when it is handed over, not when it is delivered",
         promise="P1",
         path="consumer/core/outcomes.py",
-        before="        ticket = self._handover.hand([letters.run.bare(0, len(letters.run))])\n",
-        after="        ticket = self._handover.hand([])\n        self._partitions.resolve([letters.run])\n",
+        before="        ticket = self._handover.hand([handed])\n",
+        after="        ticket = self._handover.hand([])\n        self._partitions.resolve([handed])\n",
         tests=(SIMULATION,),
     ),
     Mutant(
