@@ -68,6 +68,7 @@ def only(pool: Pool[Any]) -> psutil.Process:
 def test_a_worker_is_born_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its environment is set before it starts and here as before, stop signals are ignored, and our program not run."""
     monkeypatch.setenv("POOL_TEST", "ours")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     with make(entries.report, ("any", "spec"), POOL_TEST="theirs") as pool:
         pool.perform(Spawn(0, FIRST))
         (ready,) = wait_for(pool, 1)
@@ -81,7 +82,7 @@ def test_a_worker_is_born_as_it_should_be(monkeypatch: pytest.MonkeyPatch) -> No
             "ignored": [True, True],
         }
     assert os.environ["POOL_TEST"] == "ours"
-    assert sys.modules["__main__"].__dict__.get("__file__") is not None
+    assert sys.modules["__main__"].__file__ == __file__
 
 
 def test_variables_that_were_not_set_are_not_set_afterwards() -> None:
