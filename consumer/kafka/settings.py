@@ -31,9 +31,9 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
     "fetch.queue.backoff.ms": 5,
     # A fetch stays below malloc's threshold, so that its pages are kept (`memory`).
     "fetch.max.bytes": FETCH_BYTES_MAX,
-    "max.partition.fetch.bytes": 2**20,
+    "max.partition.fetch.bytes": 2 * 2**20,
     # What waits in the client comes on top of the program's own budget.
-    "queued.max.messages.kbytes": 16 * 2**10,
+    "queued.max.messages.kbytes": 8 * 2**10,
 }
 
 PRODUCER_DEFAULTS: Mapping[str, Value] = {
