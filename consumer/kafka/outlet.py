@@ -5,6 +5,7 @@ what follows from an error.
 """
 
 import logging
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,6 +26,9 @@ from consumer.kafka.settings import Value
 
 TOO_LARGE = "the record is larger than the topic's max.message.bytes"
 
+LOOK_S = 0.05
+"""How long a wait for a barrier waits at once."""
+
 SinkEvent: TypeAlias = Committed | Delivered | DeliveryFailed | Parked | Unparked | TopicParked | TopicResumed
 
 
@@ -41,6 +45,8 @@ class Outlet(Reporter):
         """Handed over, and not on their way: there is no room, or a barrier or a commit comes first."""
         self._events: list[SinkEvent] = []
         self._handed = self._delivered = Ticket(0)
+        self._barrier: Ticket | None = None
+        """The newest hand-over that the barrier on its way is to deliver."""
 
     def produce(self, action: Produce) -> None:
         """Take results. What the client has no room for waits here and follows with later calls."""
@@ -49,6 +55,29 @@ class Outlet(Reporter):
     def dead_letter(self, action: DeadLetter) -> None:
         """Take dead letters; one too large for its topic becomes an envelope of headers."""
         self._take(self._routes.of_letters(self, action))
+
+    def flush(self) -> None:
+        """Begin a barrier behind all that was handed over; `events` will have its `Delivered`.
+
+        It goes on with the next calls of any method.
+        """
+        self._barrier = self._handed
+        self._turn()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the barrier on its way; tell whether there is none. Never begins one.
+
+        Raises:
+            FencedError: another instance has the same transactional.id.
+            ClientError: the client is of no use any more, and cannot be made again.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            self._turn()
+            left_s = deadline_s - time.monotonic()
+            if self._barrier is None or left_s <= 0:
+                return self._barrier is None
+            self._wait(min(left_s, LOOK_S))
 
     def events(self) -> list[SinkEvent]:
         """Return what became known since the last call, after giving the client a turn; never waits.
@@ -71,6 +100,10 @@ class Outlet(Reporter):
     @abstractmethod
     def _turn(self) -> None:
         """Serve reports, and do what comes next."""
+
+    @abstractmethod
+    def _wait(self, timeout_s: float) -> None:
+        """Wait for what the barrier waits for."""
 
     def _take(self, handed: HandOver) -> None:
         assert handed.ticket > self._handed, "tickets rise"

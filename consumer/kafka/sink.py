@@ -68,7 +68,6 @@ class Sink(Outlet):
         self._suspected: set[Place] = set()
         """Suspects that the client apart has, and that the barrier waits for."""
         self._parking = Parking()
-        self._in_barrier = False
         self._lingers = False
         """The client was given records since it was last told to send all that it has."""
         self._stall = Stall()
@@ -84,30 +83,10 @@ class Sink(Outlet):
         """Outcomes that wait for their topic."""
         return len(self._parking)
 
-    def flush(self, timeout_s: float) -> bool:
-        """Pass a barrier behind all that was handed over, waiting up to `timeout_s`; tell whether it passed.
-
-        One that did not pass yet goes on with the next calls of any method, and hand-overs wait behind it. `events`
-        has its `Delivered`.
-
-        Raises:
-            ClientError: the client met a fatal error.
-        """
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            self._turn()
-            if self._delivered == self._handed:
-                return True
-            if not self._in_barrier and not self._waiting:
-                self._in_barrier = True
-                self._stall.begin(time.monotonic())
-            left_s = deadline_s - time.monotonic()
-            if left_s <= 0:
-                return False
-            if len(self._main):
-                self._call(self._main.flush, min(left_s, 0.1))
-            elif self._apart is not None and self._suspected:
-                self._call(self._apart.poll, min(left_s, 0.1))
+    def flush(self) -> None:
+        """Begin a barrier behind all that was handed over; later hand-overs wait for it."""
+        self._stall.begin(time.monotonic())
+        super().flush()
 
     def hasten(self) -> None:
         """Have the client send what it keeps for `linger.ms`: nothing more is to come for now.
@@ -168,12 +147,23 @@ class Sink(Outlet):
         if not self._in_barrier:
             self._send_waiting(now_s)
 
+    @property
+    def _in_barrier(self) -> bool:
+        """Tell whether the client has all that the barrier waits for."""
+        return self._barrier is not None and not (self._waiting and self._waiting[0].ticket <= self._barrier)
+
+    def _wait(self, timeout_s: float) -> None:
+        if len(self._main):
+            self._call(self._main.flush, timeout_s)
+        elif self._apart is not None and self._suspected:
+            self._call(self._apart.poll, timeout_s)
+
     def _is_empty(self) -> bool:
         return not (len(self._main) or self._again or self._suspects or self._suspected)
 
     def _pass_barrier(self) -> None:
         """Tell how far everything is delivered: nothing is left in the client."""
-        self._in_barrier = self._lingers = False
+        self._lingers = False
         self._stall.begin(time.monotonic())
         for handed, index in self._returning:
             self._unpark(handed, index)
@@ -184,6 +174,8 @@ class Sink(Outlet):
         if ticket > self._delivered:
             self._delivered = ticket
             self._events.append(Delivered(ticket))
+        if self._barrier is not None and self._delivered >= self._barrier:
+            self._barrier = None
 
     def _send_waiting(self, now_s: float) -> None:
         while self._resumed:
@@ -196,7 +188,7 @@ class Sink(Outlet):
             else:
                 return
             self._resumed.popleft()
-        while self._waiting and self._send(self._waiting[0]):
+        while self._waiting and not self._in_barrier and self._send(self._waiting[0]):
             self._waiting.popleft()
 
     def _send(self, handed: HandOver) -> bool:

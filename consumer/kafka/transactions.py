@@ -25,7 +25,7 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.core.events import Delivered, DeliveryFailed, Unparked
-from consumer.core.types import Failure, Ticket, TopicPartition
+from consumer.core.types import Failure, TopicPartition
 from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
@@ -84,7 +84,6 @@ class TransactionalSink(Outlet):
         self._began_s: float | None = None
         """When the open transaction began."""
         self._is_sealed = False
-        self._barrier: Ticket | None = None
         self._attempt: Attempt | None = None
         """A commit that waits until everything retained is in the transaction."""
         self._operation: Operation | None = None
@@ -106,29 +105,14 @@ class TransactionalSink(Outlet):
         """Outcomes handed over that no commit has confirmed."""
         return sum(len(each.values) for each in (*self._waiting, *self._retained)) + len(self._trials)
 
-    @property
-    def _is_passing(self) -> bool:
-        return self._barrier is not None
+    def flush(self) -> None:
+        """Seal the transaction behind all that was handed over, and begin a barrier there.
 
-    def flush(self, timeout_s: float) -> bool:
-        """Seal the transaction behind all that was handed over and pass a barrier; tell whether it passed.
-
-        One that did not pass yet goes on with the next calls of any method. `events` has its `Delivered`. Later
-        hand-overs wait until the commit that follows is confirmed, or until another barrier includes them.
-
-        Raises:
-            FencedError: another instance has the same transactional.id.
-            ClientError: the client cannot be made again.
+        Later hand-overs wait until the commit that follows is confirmed, or until another barrier includes them.
         """
-        deadline_s = time.monotonic() + timeout_s
-        if self._barrier is None:
-            self._barrier, self._is_sealed = self._handed, True
-        while True:
-            self._turn()
-            left_s = deadline_s - time.monotonic()
-            if not self._is_passing or left_s <= 0:
-                return not self._is_passing
-            self._wait(min(left_s, 0.05))
+        assert self._barrier is None, "one barrier at a time"
+        self._is_sealed = True
+        super().flush()
 
     def commit(self, offsets: Offsets, metadata: bytes | None) -> None:
         """Commit what the last barrier passed, with these offsets; the answer is a `Committed` of a later `events`.
@@ -139,6 +123,7 @@ class TransactionalSink(Outlet):
         """
         assert self._attempt is None, "one commit at a time"
         assert self._barrier is None, "a commit follows its barrier"
+        assert all(each.ticket <= self._delivered for each in self._retained), "a commit names all that is in it"
         if metadata is None:
             # The member may be away for long, and a transaction must not grow old.
             self._condemn()
@@ -323,7 +308,8 @@ class TransactionalSink(Outlet):
         self._began_s = None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
-            self._is_sealed = self._is_condemned = self._is_explained = False
+            self._is_sealed = self._barrier is not None
+            self._is_condemned = self._is_explained = False
             self._backoff_s = BACKOFF_S
             self._events.append(attempt.answer(None))
             return

@@ -135,7 +135,7 @@ class Loop:
         pool, sink = self._parts.pool, self._parts.sink
         if self._is_flushing:
             is_working = self._parts.dispatcher.is_working
-            self._is_flushing = not sink.flush(0.0 if is_working else FLUSH_WAIT_S)
+            self._is_flushing = not sink.wait(0.0 if is_working else FLUSH_WAIT_S)
             wait_s = wait_s if is_working else 0.0
         self._take(pool.wait(wait_s))
         self._take(sink.events())
@@ -172,7 +172,8 @@ class Loop:
             case do.DeadLetter():
                 sink.dead_letter(action)
             case do.Flush():
-                self._is_flushing = not sink.flush(BEGIN_FLUSH_S)
+                sink.flush()
+                self._is_flushing = not sink.wait(BEGIN_FLUSH_S)
             case do.Commit(offsets):
                 return self._commit(offsets)
             case do.Pause(partitions):

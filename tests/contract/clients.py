@@ -226,7 +226,8 @@ def turn_until(
     deadline_s = time.monotonic() + wait_s
     while not holds(told):
         assert time.monotonic() < deadline_s, f"not in {wait_s} s: {told.events[-5:]} {sink.complaints()}"
-        sink.flush(0.05)
+        if sink.wait(0.05):
+            sink.flush()
         told.events += sink.events()
     return told
 

@@ -53,7 +53,8 @@ def test_results_arrive_and_the_barrier_tells(broker: Broker) -> None:
     out.produce(produce(1, [b"a", b"b"]))
     headers = [[("trace", b"1"), ("dead-letter-reason", b"expired")], None]
     out.produce(produce(2, [b"c", b"d"], [b"2", b"3"], headers=headers))
-    assert out.flush(10)
+    out.flush()
+    assert out.wait(10)
     assert out.events()[-1] == Delivered(Ticket(2))
     assert sorted(delivered(broker, topic)) == [(b"0", b"a"), (b"1", b"b"), (b"2", b"c"), (b"3", b"d")]
     carried = {record.value(): record.headers() for record in brokers.read_all(broker, topic)}
@@ -214,7 +215,8 @@ def test_hand_overs_behind_a_barrier_wait_for_it(broker: Broker, monkeypatch: py
     topic = brokers.new_topic(broker)
     out = sink(broker, routes(topic), linger_ms=200)
     out.produce(produce(1, [b"a"]))
-    assert not out.flush(0)
+    out.flush()
+    assert not out.wait(0)
     out.produce(produce(2, [b"b"]))
     found: list[Any] = []
     deadline_s = time.monotonic() + 10
