@@ -19,6 +19,7 @@ from consumer.config import Settings
 from consumer.core.breaker import BreakerOptions, CrashOptions
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.expiry import ModelExpiry
+from consumer.core.limits import ModelLimits
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.scheduling import ModelShare
@@ -258,7 +259,12 @@ def _dispatcher(settings: Settings, slots: int) -> Dispatcher:
 def _policy(model: ModelOptions) -> ModelPolicy:
     """Pick what the core wants to know of a model."""
     return ModelPolicy(
-        share=ModelShare(weight=model.weight, rows_max=model.rows_max),
+        share=ModelShare(
+            weight=model.weight,
+            priority=model.priority,
+            rows_max=model.rows_max,
+            limits=ModelLimits(model.in_flight_records_max, model.rate_per_s_max),
+        ),
         place=ModelPlace(
             slots=None if model.workers is None else frozenset(model.workers),
             is_preloaded=model.preload,

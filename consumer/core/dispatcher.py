@@ -354,7 +354,7 @@ class Dispatcher:
             for run in self._retries.due(now):
                 self._scheduler.requeue(run)
             self._place(now)
-            for assignment in self._scheduler.assign(self._placement.ready):
+            for assignment in self._scheduler.assign(self._placement.ready, now):
                 self._dispatch(assignment, now)
         self._pace(now)
         self._actions.extend(self._committing.due(self._outcomes.undelivered, self._outcomes.size, now))
@@ -365,8 +365,8 @@ class Dispatcher:
         """Have models loaded and probed, and make room where records of a broken one fill a partition."""
         waiting_s = {model: self._scheduler.waiting_s(model) for model in self._scheduler.waiting_models()}
         self._actions.extend(self._placement.wanted(waiting_s, self._scheduler.load_s, now))
-        unavailable = {m: failure for m, failure in self._placement.unavailable().items() if m in waiting_s}
-        self._actions.extend(self._waiting.relieve(unavailable, now))
+        self._actions.extend(self._waiting.relieve(self._placement.unavailable(), now))
+        self._waiting.weigh(model for model in waiting_s if not self._placement.ready(model))
 
     def _dispatch(self, assignment: Assignment, now: float) -> None:
         """Lend a chunk to a worker, without the records that are not worth it any more."""

@@ -3,7 +3,7 @@
 Owns the budgets of records and payload bytes in flight, and each partition's window. Must not know offsets, models, or
 how a client fetches and pauses.
 
-Theory of operation. What is fetched is *in flight* until it is resolved. There are three limits to it.
+Theory of operation. What is fetched is *in flight* until it is resolved. There are four limits to it.
 
 1. The budgets: `records_max` and `bytes_max` over all partitions.
 2. The shares: half of a budget is anybody's, first come; the other half is divided equally among the assigned
@@ -13,31 +13,39 @@ Theory of operation. What is fetched is *in flight* until it is resolved. There 
 3. The window: `span_max` positions from a partition's first unresolved record to its last, resolved or not. It bounds
    what a commit has to remember (`core.offset_map`).
 
+4. The part of those that wait: records whose model takes none now (it is being loaded, broken, or at its limits) may
+   take up their partition's share and half of the common half, `WAITING_PART`, where there are other partitions. So one
+   such model leaves the others half of what is anybody's.
+
 A client cannot fetch from some partitions and not from others unless these are paused, and a pause throws away what it
 has prefetched. So a budget that is used up for a moment just stops fetching: room is 0. Only when that has lasted for
 `DWELL_S` are the partitions that have nothing left paused, the others are fetched from again, and the client is polled
-in any case. A pause lasts at least `DWELL_S`, and until the partition uses half of what it may. The window pauses a
-partition at once, while one whole fetch still fits in, so that it is never exceeded. Nor is the budget of records; only
-when partitions are added while others use more than the new shares leave, it is, by those shares. Bytes are known only
-once they are here: a fetch is limited by the size of the latest records, and one with larger ones may exceed.
+in any case. A pause lasts at least `DWELL_S`, and until the partition uses half of what it may. Records that wait pause
+their partition as soon as they take up their part: they are not about to come back. So does the window, while one whole
+fetch still fits in, so that it is never exceeded. Nor is the budget of records; only when partitions are added while
+others use more than the new shares leave, it is, by those shares. Bytes are known only once they are here: a fetch is
+limited by the size of the latest records, and one with larger ones may exceed.
 
 Invariants, while the assignment lasts: records in flight <= records_max; span <= span_max. Always: a partition with
 nothing in flight is not paused for longer than `DWELL_S`.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from annotated_types import Ge
 
-from consumer.core.types import TopicPartition
+from consumer.core.types import Amount, TopicPartition
 
 DWELL_S = 0.25
 """Seconds that a lack of room lasts before partitions are paused, and that a pause lasts at least."""
 
 QUANTUM_PARTS = 32
 """Part of a budget below which fetching waits for more: many small fetches cost more than a few large ones."""
+
+WAITING_PART = 0.5
+"""Part of a common half that records of one partition may take up while their model takes none."""
 
 PAYLOAD_UNKNOWN = 64 * 1024
 """Bytes that a record is taken to have before the first one was seen."""
@@ -90,11 +98,13 @@ class _Usage:
 class _Level:
     """One budget as it stands: its shares, and what is left of its common half."""
 
-    __slots__ = ("_common_left", "_is_half_free", "_quantum", "_share")
+    __slots__ = ("_common_left", "_is_half_free", "_quantum", "_share", "waiting_max")
 
     def __init__(self, limit: int, used: Collection[int]) -> None:
         self._share = share = limit / 2 / len(used)
         self._common_left = max(0.0, limit / 2 - sum(amount - share for amount in used if amount > share))
+        self.waiting_max = share + (WAITING_PART if len(used) > 1 else 1.0) * limit / 2
+        """What of a partition may wait for models that take none."""
         self._is_half_free = sum(used) <= limit / 2
         self._quantum = min(limit / QUANTUM_PARTS, share / 2)
 
@@ -118,6 +128,7 @@ class Flow:
         self._options = options
         self._usages: dict[TopicPartition, _Usage] = {}
         self._wide: set[TopicPartition] = set()
+        self._waiting: Mapping[TopicPartition, Amount] = {}
         self._paused_s: dict[TopicPartition, float] = {}
         self._short_since_s: float | None = None
         self._payload = float(PAYLOAD_UNKNOWN)
@@ -172,6 +183,10 @@ class Flow:
         self.size -= size
         self._set_span(partition, span)
 
+    def wait(self, waiting: Mapping[TopicPartition, Amount]) -> None:
+        """Take note of the records, by partition, that wait for models that take none now; the others have none."""
+        self._waiting = waiting
+
     def decide(self, now: float) -> Decision:
         """Say what to fetch and what to pause or resume; a partition that is named counts as such from now on."""
         if self._is_easy():
@@ -180,14 +195,16 @@ class Flow:
         short, wide = [], []
         for partition, usage in self._usages.items():
             if partition not in self._paused_s:
-                if partition in self._wide:
+                if partition in self._wide or self._waiting_part(partition, records, size) >= 1.0:
                     wide.append(partition)
                 elif records.is_short(usage.records) or size.is_short(usage.size):
                     short.append(partition)
         resume = [
             partition
             for partition, paused_s in self._paused_s.items()
-            if now - paused_s >= DWELL_S and self._may_resume(self._usages[partition], records, size)
+            if now - paused_s >= DWELL_S
+            and self._may_resume(self._usages[partition], records, size)
+            and self._waiting_part(partition, records, size) <= 1 / 2
         ]
         is_stalled = self._is_stalled(now, is_short=bool(short))
         pause = [*wide, *short] if is_stalled else wide
@@ -208,8 +225,8 @@ class Flow:
         by_records, by_size = self._levels()
         return max(
             usage.span / self._options.span_max,
-            records / (usage.records + by_records.left(usage.records)),
-            size / (usage.size + by_size.left(usage.size)),
+            records / min(by_records.waiting_max, usage.records + by_records.left(usage.records)),
+            size / min(by_size.waiting_max, usage.size + by_size.left(usage.size)),
         )
 
     def _is_easy(self) -> bool:
@@ -219,7 +236,7 @@ class Flow:
             self.records + fetch <= options.records_max / 2
             and self.size + fetch * self._payload <= options.bytes_max / 2
         )
-        is_easy = not self._usages or (is_roomy and not self._paused_s and not self._wide)
+        is_easy = not self._usages or (is_roomy and not self._paused_s and not self._wide and not self._waiting)
         if is_easy:
             self._short_since_s = None
         return is_easy
@@ -244,6 +261,11 @@ class Flow:
         """Tell whether a paused partition has come down to half of what it may use."""
         is_narrow = usage.span <= self._options.span_max / 2
         return is_narrow and records.is_relaxed(usage.records) and size.is_relaxed(usage.size)
+
+    def _waiting_part(self, partition: TopicPartition, records: _Level, size: _Level) -> float:
+        """Say how much of what may wait of a partition does: 1.0 is all of it."""
+        amount = self._waiting.get(partition)
+        return 0.0 if amount is None else max(amount.records / records.waiting_max, amount.size / size.waiting_max)
 
     def _is_stalled(self, now: float, *, is_short: bool) -> bool:
         """Tell whether partitions that are fetched from have had nothing left for too long."""

@@ -16,7 +16,7 @@ from consumer.core import offset_map
 from consumer.core.events import Position
 from consumer.core.flow import Decision, Flow, FlowOptions
 from consumer.core.ledger import Ledgers
-from consumer.core.types import Generation, Run, Slice, TopicPartition
+from consumer.core.types import Amount, Generation, Run, Slice, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +217,10 @@ class Partitions:
     def filled(self, partition: TopicPartition, records: int, size: int) -> float:
         """Say how much of what a partition may hold is taken up by these records; see `Flow.filled`."""
         return self._flow.filled(partition, records, size)
+
+    def wait(self, waiting: Mapping[TopicPartition, Amount]) -> None:
+        """Take note of the records that wait for models that take none now; see `Flow.wait`."""
+        self._flow.wait(waiting)
 
     def decide(self, now: float) -> Decision:
         """Say how much to fetch and what to pause or resume; see `Flow.decide`."""

@@ -1,37 +1,41 @@
 """Which model's records go to which worker next.
 
-Owns the queues of admitted records that wait for a worker, one per model, and the load of each worker. Must not know
-where a model is loaded or broken (placement's), nor what becomes of a chunk (leases').
+Owns the admitted records that wait for a worker, and the load of each worker. Must not know where a model is loaded or
+broken (placement's), nor what becomes of a chunk (leases').
 
-Theory of operation. Every model has a queue; a deficit round robin over the models that wait hands out device time:
-in each round a model is given a quantum times its weight, in seconds of measured inference, and spends it on chunks.
-So a model with slow records gets fewer of them through than one with fast records, and a flood for one model delays
-another by no more than lies ahead of a device (M. Shreedhar, G. Varghese, "Efficient Fair Queuing Using Deficit Round
-Robin", 1995).
+Theory of operation. Every model has a queue, and the models that wait take turns (`core.turns`) in which they are given
+chunks, charged with the device time that these are thought to take, and with the difference once that is measured. A
+model whose limits (`core.limits`) let nothing through takes no part, as if no device were there for it.
 
-A worker takes chunks ahead of its device, so that it never waits for the supervisor, but only as much as it infers in
-`worker_work_ms_max`: what lies in a worker's inbox can neither be reordered nor given to another worker. While its
-device is busy anyway, records gather to whole batches: few large chunks cost far less than many small ones.
+A worker takes chunks ahead of its device, so that it never waits for the supervisor, but no more once it has two
+batches and as much as it infers in `worker_work_ms_max`, whoever's that is: what lies in a worker's inbox can neither
+be reordered nor given to another worker, and whoever comes next waits for it. So a record of a model that was quiet
+waits for two batches, or that time, and one batch more at most. While its device is busy anyway, records gather to
+whole batches: few large chunks cost far less than many small ones.
 
 Suspects, records that were leased to a worker when it died, are kept apart: they travel one chunk at a time, alone, to
 a worker that was emptied for them.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Annotated
 
 from annotated_types import Ge, Gt
 
-from consumer.core.types import ModelId, Run, TopicPartition, WorkerId
+from consumer.core.limits import Allowance, ModelLimits
+from consumer.core.queues import ModelQueue
+from consumer.core.turns import Turns
+from consumer.core.types import Amount, ModelId, Run, TopicPartition, WorkerId
 
-COST_UNKNOWN_S = 1e-4
-"""What a record is taken to cost until its model has answered once."""
 CHUNKS_AHEAD = 2
 """Chunks that keep a worker's device busy: with so many there, more of the same model gather to a whole batch first."""
-COST_SMOOTHING = 0.2
-"""Weight of the newest batch in a model's cost per record."""
+BATCHES_AHEAD = 2
+"""Batches that may always lie with a worker: the one that its device runs, and the next."""
+ROUNDING = 1e-6
+"""Less than this, in batches or seconds, is nothing: sums of small parts are not exact."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +51,7 @@ class SchedulingOptions:
     worker_bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
     """Payload bytes that may be with one worker at a time; a single larger record travels alone."""
     worker_work_ms_max: Annotated[float, Gt(0)] = 50.0
-    """Inference time that may lie ahead of one worker's device; two batches of a model always may."""
-    quantum_ms: Annotated[float, Gt(0)] = 10.0
-    """Device time that a model of weight 1 is given in one round."""
+    """Inference time that may lie ahead of one worker's device; two batches always may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,70 +59,11 @@ class ModelShare:
     """What the configuration says of a model's share."""
 
     weight: float = 1.0
+    priority: int = 0
+    """Models of a higher one go first, see `core.turns`."""
     rows_max: int = 256
-    """Records of one batch at most: twice as many may always be with a worker."""
-
-
-@dataclass(slots=True)
-class ModelQueue:
-    """Records of one model that wait for a worker, oldest first."""
-
-    share: ModelShare
-    runs: deque[Run] = field(default_factory=deque)
-    records: int = 0
-    deficit_s: float = 0.0
-    record_cost_s: float = COST_UNKNOWN_S
-
-    def append(self, run: Run) -> None:
-        """Queue a run behind all others."""
-        self.runs.append(run)
-        self.records += len(run)
-
-    def prepend(self, run: Run) -> None:
-        """Queue a run in front of all others."""
-        self.runs.appendleft(run)
-        self.records += len(run)
-
-    def take(self, records_max: int, bytes_max: int, *, at_least_one: bool) -> list[Run]:
-        """Take runs from the front, cutting the last one to fit; one record even if it is too large, when asked."""
-        taken: list[Run] = []
-        while self.runs and records_max > 0:
-            run = self.runs[0]
-            if len(run) <= records_max and run.size <= bytes_max:
-                taken.append(self.runs.popleft())
-                records_max -= len(run)
-                bytes_max -= run.size
-                continue
-            fitting = _fitting(run, records_max, bytes_max, at_least_one=at_least_one and not taken)
-            if fitting:
-                head = run.part(0, fitting)
-                if fitting == len(run):
-                    self.runs.popleft()
-                else:
-                    self.runs[0] = run.part(fitting, len(run))
-                taken.append(head)
-            break
-        self.records -= sum(map(len, taken))
-        return taken
-
-    def drop(self, is_meant: Callable[[Run], bool]) -> list[Run]:
-        """Give up some of the runs."""
-        dropped = [run for run in self.runs if is_meant(run)]
-        if dropped:
-            self.runs = deque(run for run in self.runs if not is_meant(run))
-            self.records -= sum(map(len, dropped))
-        return dropped
-
-
-def _fitting(run: Run, records_max: int, bytes_max: int, *, at_least_one: bool) -> int:
-    """Count the records at the front of a run that fit."""
-    fitting = 0
-    for value in run.values[: min(records_max, len(run))]:
-        bytes_max -= len(value) if value is not None else 0
-        if bytes_max < 0:
-            break
-        fitting += 1
-    return max(fitting, 1) if at_least_one else fitting
+    """Records of one batch at most."""
+    limits: ModelLimits = field(default_factory=ModelLimits)
 
 
 @dataclass(slots=True)
@@ -145,13 +88,23 @@ class Assignment:
 
 
 class Scheduler:
-    """The queues, the workers' loads and the round between them."""
+    """The queues, the workers' loads and what goes between them."""
 
     def __init__(self, options: SchedulingOptions, shares: Mapping[ModelId, ModelShare]) -> None:
         """Start with one empty queue per configured model and no worker."""
         self._options = options
-        self._queues = {model: ModelQueue(share) for model, share in shares.items()}
-        self._round: deque[ModelId] = deque()
+        self._shares = shares
+        self._queues = {model: ModelQueue() for model in shares}
+        self._turns = Turns(
+            {model: share.weight for model, share in shares.items()},
+            {model: share.priority for model, share in shares.items()},
+        )
+        self._allowances = {
+            model: Allowance(share.limits, share.rows_max) for model, share in shares.items() if share.limits.are_set
+        }
+        self._limited: set[ModelId] = set()
+        self._active: dict[ModelId, None] = {}
+        """The models whose queues hold something, in the order in which they came to."""
         self._suspects: deque[Sequence[Run]] = deque()
         self._loads: dict[WorkerId, WorkerLoad] = {}
         self._emptied_for_suspects: WorkerId | None = None
@@ -160,12 +113,12 @@ class Scheduler:
 
     def enqueue(self, run: Run) -> None:
         """Queue admitted records."""
-        self._activate(run.model)
+        self._active[run.model] = None
         self._queues[run.model].append(run)
 
     def requeue(self, run: Run) -> None:
         """Queue records that come back, in front of those that have not been tried."""
-        self._activate(run.model)
+        self._active[run.model] = None
         self._queues[run.model].prepend(run)
 
     def suspect(self, runs: Sequence[Run]) -> None:
@@ -184,18 +137,27 @@ class Scheduler:
 
     def rows_max(self, model: ModelId) -> int:
         """Say how many records a batch of a model has at most."""
-        return self._queues[model].share.rows_max
+        return self._shares[model].rows_max
 
     def waiting_s(self, model: ModelId) -> float:
-        """Estimate the device seconds of the records that wait."""
-        queue = self._queues[model]
-        return queue.records * queue.record_cost_s
+        """Estimate the device seconds of the records that wait for nothing but a worker."""
+        queue, allowance = self._queues[model], self._allowances.get(model)
+        records = queue.records if allowance is None else allowance.usable(queue.records, self._with_workers(model))
+        return records * queue.record_cost_s
 
     def waiting_models(self) -> list[ModelId]:
         """Name the models for which records wait, suspects included."""
         names = {runs[0].model for runs in self._suspects}
         names.update(model for model, queue in self._queues.items() if queue.runs)
         return [model for model in self._queues if model in names]
+
+    def limited_models(self) -> Collection[ModelId]:
+        """Name the models whose records wait since their limits let nothing through."""
+        return self._limited
+
+    def waiting_amounts(self, model: ModelId) -> Mapping[TopicPartition, Amount]:
+        """Say how much of each partition waits for a model, suspects apart."""
+        return self._queues[model].amounts
 
     def waiting_runs(self, model: ModelId) -> Sequence[Run]:
         """Show the runs that wait, oldest first."""
@@ -215,19 +177,15 @@ class Scheduler:
                 if len(runs) == 1:
                     del self._suspects[number]
                 return found
-        queue = self._queues[model]
-        for i, run in enumerate(queue.runs):
-            if run.partition == partition:
-                del queue.runs[i]
-                queue.records -= len(run)
-                return run
-        return None
+        return self._queues[model].take_oldest(partition)
 
     def shrink(self, worker: WorkerId, model: ModelId, records: int, size: int) -> None:
         """Take note that records of an assignment were not sent after all."""
         load = self._loads[worker]
         load.records[model] -= records
         load.size -= size
+        if model in self._allowances:
+            self._allowances[model].refund(records)
 
     # -- who works
 
@@ -250,8 +208,8 @@ class Scheduler:
         """Take note that `count` records of a chunk came back after `infer_s` seconds of inference."""
         if count and infer_s > 0:
             queue = self._queues[model]
-            known = queue.record_cost_s if queue.record_cost_s != COST_UNKNOWN_S else infer_s / count
-            queue.record_cost_s = (1 - COST_SMOOTHING) * known + COST_SMOOTHING * infer_s / count
+            self._turns.correct(model, infer_s - count * queue.record_cost_s)
+            queue.learn(count, infer_s)
         load = self._loads.get(worker)
         if load is not None:
             load.records[model] -= count
@@ -271,58 +229,45 @@ class Scheduler:
 
     # -- the round
 
-    def assign(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
-        """Hand out what waits to the workers that have its model, until queues, devices or deficits are used up.
+    def assign(self, loaded: Callable[[ModelId], Collection[WorkerId]], now: float) -> Iterator[Assignment]:
+        """Hand out what waits to the workers that have its model, until queues, devices or limits are used up.
 
         `loaded` names the workers that can take a model now (ready, model loaded, not broken).
         """
+        self._limited.clear()
+        claimed: set[WorkerId] = set()
         yield from self._assign_suspects(loaded)
-        blocked = 0
-        while self._round and blocked < len(self._round):
-            model = self._round[0]
+        self._active = {model: None for model in self._active if self._queues[model].runs}
+        self._turns.begin(self._active)
+        while (model := self._turns.next()) is not None:
             queue = self._queues[model]
-            if not queue.runs:
-                self._round.popleft()
-                queue.deficit_s = 0.0
+            worker = self._choose(model, [each for each in loaded(model) if each not in claimed])
+            if worker is None or not (allowed := self._allowed(model, now)):
                 continue
-            before_s = queue.deficit_s
-            queue.deficit_s += self._options.quantum_ms / 1000 * queue.share.weight
-            had_device = yield from self._spend(model, queue, loaded)
-            if had_device:
-                blocked = 0
-            else:
-                # Not served for want of a device: what it may spend must not grow meanwhile.
-                queue.deficit_s = min(before_s, queue.deficit_s)
-                blocked += 1
-            self._round.rotate(-1)
-
-    def _spend(
-        self, model: ModelId, queue: ModelQueue, loaded: Callable[[ModelId], Collection[WorkerId]]
-    ) -> Generator[Assignment, None, bool]:
-        """Send chunks of one model while it can pay for them; tell whether a device could have taken any."""
-        had_device = False
-        while queue.runs:
-            worker = self._choose(model, loaded(model))
-            if worker is None:
-                return had_device
-            if queue.deficit_s <= 0 and len(self._round) > 1:
-                return True
-            assignment = self._send(worker, model, self._affordable(queue))
+            assignment = self._send(worker, model, allowed)
             if assignment is None:
-                return had_device
-            had_device = True
-            queue.deficit_s -= sum(map(len, assignment.runs)) * queue.record_cost_s
+                # Its next record is too large for what is free there: smaller ones of others must not keep that taken.
+                claimed.add(worker)
+                continue
+            self._turns.serve(model, sum(map(len, assignment.runs)) * queue.record_cost_s)
             yield assignment
-        return True
+            if queue.runs:
+                self._turns.stay(model)
 
-    def _affordable(self, queue: ModelQueue) -> int:
-        """Count the records that a model with something left to spend may send at once.
+    def _allowed(self, model: ModelId, now: float) -> int:
+        """Count the records that a model's limits let through; suspects, which come first, take up their part."""
+        queue, allowance = self._queues[model], self._allowances.get(model)
+        if allowance is None:
+            return queue.records
+        has_suspects = any(runs[0].model == model for runs in self._suspects)
+        allowed = 0 if has_suspects else allowance.records(queue.records, self._with_workers(model), now)
+        if not allowed:
+            self._limited.add(model)
+        return allowed
 
-        It may overdraw by what lies ahead of a device at most, and pays that back in later rounds: a quantum that cut
-        every chunk to its measure would have many small ones sent.
-        """
-        at_once_s = max(queue.deficit_s, self._options.worker_work_ms_max / 1000)
-        return max(1, int(at_once_s / queue.record_cost_s))
+    def _with_workers(self, model: ModelId) -> int:
+        """Count a model's records that are with workers."""
+        return sum(load.records.get(model, 0) for load in self._loads.values())
 
     def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
         """Empty one worker for the next suspect chunk, and send it there once nothing else is with it."""
@@ -332,7 +277,7 @@ class Scheduler:
             if worker != self._emptied_for_suspects
         ):
             return  # one hunt at a time: the other workers are for healthy traffic
-        runs = next((runs for runs in self._suspects if loaded(runs[0].model)), None)
+        runs = next((runs for runs in self._suspects if loaded(runs[0].model) and self._has_place(runs)), None)
         if runs is None:
             self._empty(None)
             return
@@ -346,6 +291,11 @@ class Scheduler:
             self._suspects.remove(runs)
             self._lend(worker, runs)
             yield Assignment(worker, model, runs, is_suspect=True)
+
+    def _has_place(self, runs: Sequence[Run]) -> bool:
+        """Tell whether a suspect chunk may go beside what workers have of its model. Its rate they have had."""
+        records_max = self._shares[runs[0].model].limits.in_flight_records_max
+        return records_max is None or self._with_workers(runs[0].model) + sum(map(len, runs)) <= records_max
 
     def _empty(self, worker: WorkerId | None) -> None:
         """Keep chunks from a worker until a suspect chunk can go there; None: let it have chunks again."""
@@ -367,23 +317,33 @@ class Scheduler:
         options, queue = self._options, self._queues[model]
         if load.chunks >= options.worker_chunks_max or (load.chunks and load.size >= options.worker_bytes_max):
             return 0
-        is_gathering = queue.records < min(queue.share.rows_max, options.chunk_records_max)
+        is_gathering = queue.records < min(self._shares[model].rows_max, options.chunk_records_max)
         if is_gathering and load.chunks >= CHUNKS_AHEAD and load.records.get(model):
             return 0
-        ahead_s = sum(count * self._queues[other].record_cost_s for other, count in load.records.items())
-        by_time = int((options.worker_work_ms_max / 1000 - ahead_s) / queue.record_cost_s)
-        by_batch = 2 * queue.share.rows_max - load.records.get(model, 0)
-        return max(by_time, by_batch, 0)
+        ahead_s = batches = 0.0
+        for other, count in load.records.items():
+            ahead_s += count * self._queues[other].record_cost_s
+            batches += count / self._shares[other].rows_max
+        left_s, left_batches = options.worker_work_ms_max / 1000 - ahead_s, BATCHES_AHEAD - batches
+        if left_s < ROUNDING and left_batches < ROUNDING:
+            return 0
+        # A whole batch at least, whoever's turn it is: else those whose records cost less would take every bit of room
+        # that becomes free, and batches would be cut to its measure.
+        rows_max = self._shares[model].rows_max
+        by_time = int(left_s / queue.record_cost_s) if queue.is_cost_known else 0
+        return max(by_time, ceil(left_batches * rows_max), rows_max)
 
-    def _send(self, worker: WorkerId, model: ModelId, affordable: int) -> Assignment | None:
+    def _send(self, worker: WorkerId, model: ModelId, allowed: int) -> Assignment | None:
         """Take a chunk off a queue for a worker that has room; None where the next record is too large for now."""
         options, load = self._options, self._loads[worker]
-        records_max = min(options.chunk_records_max, affordable, self._room(load, model))
+        records_max = min(options.chunk_records_max, allowed, self._room(load, model))
         bytes_max = min(options.chunk_bytes_max, options.worker_bytes_max - load.size)
         runs = self._queues[model].take(records_max, bytes_max, at_least_one=not load.chunks)
         if not runs:
             return None
         self._lend(worker, runs)
+        if model in self._allowances:
+            self._allowances[model].spend(sum(map(len, runs)))
         return Assignment(worker, model, runs)
 
     def _lend(self, worker: WorkerId, runs: Sequence[Run]) -> None:
@@ -393,8 +353,3 @@ class Scheduler:
         for run in runs:
             load.size += run.size
             load.records[run.model] = load.records.get(run.model, 0) + len(run)
-
-    def _activate(self, model: ModelId) -> None:
-        """Let a model take part in the rounds from now on."""
-        if not self._queues[model].runs and model not in self._round:
-            self._round.append(model)

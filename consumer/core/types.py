@@ -35,6 +35,14 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+@dataclass(slots=True)
+class Amount:
+    """Records, and their payload bytes."""
+
+    records: int = 0
+    size: int = 0
+
+
 class Disposition(Enum):
     """What a failure says about the next step."""
 

@@ -2,9 +2,12 @@
 
 Owns the heap of retries, and the end of records that have waited in vain: they have expired, or a broken model's fill
 their partition. Must not know why an attempt failed.
+
+A model that its limits hold back is not broken: its records wait for as long as it takes, and where they fill what
+their partition may hold, the partition waits with them. Who would rather lose them than wait lets them expire.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -13,13 +16,13 @@ from consumer.core.expiry import EXPIRED, Expiry, split_expired
 from consumer.core.outcomes import Outcomes
 from consumer.core.partitions import Partitions
 from consumer.core.scheduling import Scheduler
-from consumer.core.types import Failure, ModelId, Run, TopicPartition
+from consumer.core.types import Amount, Failure, ModelId, Run, TopicPartition
 
 FILLED_MAX = 0.8
 """The part of what a partition may hold that records of a broken model may take up."""
 
 SWEEP_INTERVAL_S: Final = 0.5
-"""How often the records of broken models are looked through for those that have expired."""
+"""How often the records that are held back are looked through for those that have expired."""
 
 
 class Retries:
@@ -86,15 +89,28 @@ class Waiting:
         self._partitions.drop([run])
 
     def relieve(self, unavailable: Mapping[ModelId, Failure], now: float) -> Iterator[DeadLetter | Note]:
-        """Be done with records of broken models that have expired, and with the oldest where they fill a partition."""
+        """Be done with records that expired while they were held back, and with the oldest of a broken model's.
+
+        The latter only where they fill a partition.
+        """
         if now >= self._sweep_at_s:
             self._sweep_at_s = now + SWEEP_INTERVAL_S
-            for model in unavailable:
+            for model in dict.fromkeys([*unavailable, *self._scheduler.limited_models()]):
                 yield from self._sweep(model, now)
         for model, failure in unavailable.items():
             if model in self._dead_lettered:
                 for run in self._overflow(model):
                     yield from self._give_up(run, failure, now)
+
+    def weigh(self, held: Iterable[ModelId]) -> None:
+        """Have partitions wait that have too much for models that take nothing now: these, or those at their limits."""
+        waiting: dict[TopicPartition, Amount] = {}
+        for model in {*held, *self._scheduler.limited_models()}:
+            for partition, amount in self._scheduler.waiting_amounts(model).items():
+                whole = waiting.setdefault(partition, Amount())
+                whole.records += amount.records
+                whole.size += amount.size
+        self._partitions.wait(waiting)
 
     def _sweep(self, model: ModelId, now: float) -> Iterator[DeadLetter | Note]:
         for run in self._scheduler.take(model, lambda run: split_expired(run, now)[1] is not None):

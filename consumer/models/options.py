@@ -57,6 +57,12 @@ class ModelOptions:
     """The worker slots that serve the model; by default all of them."""
     weight: Annotated[float, Gt(0)] = 1.0
     """The model's share of the workers' time, relative to the other models' weights."""
+    priority: int = 0
+    """Models of a higher priority go first; those of the next lower one keep a tenth of what these are given."""
+    in_flight_records_max: Annotated[int, Ge(1)] | None = None
+    """Most records of the model that are with workers at a time; by default any number."""
+    rate_per_s_max: Annotated[float, Gt(0)] | None = None
+    """Most records of the model that are sent to workers in a second; by default any number."""
     load_timeout_s: Annotated[float, Gt(0)] = 600.0
     """How long loading and warming up may take, before its worker is killed and the model counts as broken."""
     infer_timeout_s: Annotated[float, Gt(0)] = 60.0

@@ -1,5 +1,6 @@
 """The dispatcher's own decisions, one at a time; how they play together, the simulation shows."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -13,9 +14,11 @@ from consumer.core.commits import CommitOptions
 from consumer.core.dispatcher import Dispatcher
 from consumer.core.expiry import ModelExpiry
 from consumer.core.flow import FlowOptions
+from consumer.core.limits import ModelLimits
 from consumer.core.outcomes import PAYLOAD_LOST
 from consumer.core.placement import OVERSPENT, ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
+from consumer.core.scheduling import ModelShare
 from consumer.core.types import Disposition, Failure, Slice, TopicPartition, WorkerId
 from consumer.errors import ExitCode
 
@@ -31,6 +34,19 @@ TOO_LARGE = Failure("too-large", "MSG_SIZE_TOO_LARGE", "too large")
 
 
 A = TypeVar("A", bound=do.Action)
+
+
+def slice_of(model: str, partition: TopicPartition, offsets: Sequence[int]) -> Slice:
+    """Make a slice of records of one model."""
+    return Slice(
+        partition=partition,
+        offsets=list(offsets),
+        models=model,
+        keys=[model.encode()] * len(offsets),
+        values=[str(offset).encode() for offset in offsets],
+        headers=None,
+        timestamps_ms=[-1] * len(offsets),
+    )
 
 
 @dataclass
@@ -66,16 +82,8 @@ class Rig:
         timestamps_ms: list[int] | None = None,
     ) -> None:
         """Let records arrive, on a machine that started with the epoch."""
-        part = Slice(
-            partition=partition,
-            offsets=list(offsets),
-            models="a",
-            keys=[b"a"] * len(offsets),
-            values=[str(offset).encode() for offset in offsets],
-            headers=None,
-            timestamps_ms=timestamps_ms or [-1] * len(offsets),
-            deadlines_s=deadlines,
-        )
+        part = slice_of("a", partition, offsets)
+        part.timestamps_ms, part.deadlines_s = timestamps_ms or part.timestamps_ms, deadlines
         self.tell(on.Fetched([part]))
 
     def dispatch(self) -> do.Dispatch:
@@ -461,3 +469,66 @@ def test_a_slice_of_a_partition_that_is_not_ours_is_left_alone() -> None:
     assert rig.core.partitions.watermarks() == {}
     assert len(rig.core.partitions) == 1
     assert TP in rig.core.partitions
+
+
+def test_a_model_at_its_limit_waits_and_loses_nothing() -> None:
+    """Its records fill the partition, which is paused; none is dead-lettered, and all are answered in their time."""
+    rig = Rig(ModelPolicy(share=ModelShare(limits=ModelLimits(rate_per_s_max=5.0))))
+    rig.fetch(0)
+    produced = len(rig.produce(rig.dispatch()).values)
+    fetched, is_paused, was_paused = 1, False, False
+    for _ in range(400):
+        rig.now += 0.05
+        for action in rig.tell(on.Tick()):
+            assert not isinstance(action, do.DeadLetter)
+            if isinstance(action, do.Pause | do.Resume):
+                is_paused = isinstance(action, do.Pause)
+                was_paused |= is_paused
+            if isinstance(action, do.Dispatch):
+                produced += len(rig.produce(action).values)
+        room = 0 if is_paused else min(rig.core.room, 10)
+        if room:
+            rig.fetch(*range(fetched, fetched + room))
+            fetched += room
+    assert was_paused
+    assert 0.9 * 5 * 20 <= produced <= 5 * 20 + 2
+    assert rig.core.unavailable() == {}
+    assert rig.core.partitions.records == fetched - produced <= 40
+
+
+def test_records_that_expire_at_their_models_limit_do_not_wait_for_it() -> None:
+    """Who gives a limited model's records an age sheds what it cannot take in time."""
+    policy = ModelPolicy(share=ModelShare(limits=ModelLimits(in_flight_records_max=1)))
+    rig = Rig(policy)
+    rig.fetch(0, 1, 2, deadlines=[None, 0.3, None])
+    assert list(rig.dispatch().chunk.runs[0].offsets) == [0]
+    rig.now = 1.0
+    assert [list(letter.run.offsets) for letter in rig.ask(on.Tick(), do.DeadLetter)] == [[1]]
+
+
+@pytest.mark.parametrize("waits", ["loading", "at its limit"])
+def test_a_model_that_waits_leaves_room_for_the_others(waits: str) -> None:
+    """A flood for a model that takes nothing is held to its partition's share and half of what is common."""
+    limits = ModelLimits(in_flight_records_max=1 if waits == "at its limit" else None)
+    models = {"a": ModelPolicy(share=ModelShare(limits=limits)), "b": ModelPolicy()}
+    core = Dispatcher(DispatcherOptions(), models, 1, lambda: 0.5, 0.0)
+    (worker,) = [action.worker for action in core.step(on.Tick(), 0.0) if isinstance(action, do.Spawn)]
+    core.step(on.WorkerReady(worker, "cpu"), 0.0)
+    core.step(on.Assigned({TP: on.Position(None), OTHER: on.Position(None)}), 0.0)
+    paused: set[TopicPartition] = set()
+    now, next_offset = 0.0, 0
+    for _ in range(100):
+        now += 0.01
+        for action in core.step(on.Tick(), now):
+            if isinstance(action, do.Pause):
+                paused.update(action.partitions)
+            if isinstance(action, do.Load) and waits == "at its limit":
+                core.step(on.ModelLoaded(worker, "a", "1", 0.1), now)
+        if TP not in paused and core.room:
+            part = range(next_offset, next_offset + core.room)
+            core.step(on.Fetched([slice_of("a", TP, part)]), now)
+            next_offset = part.stop
+    flow = DispatcherOptions().flow
+    assert paused == {TP}
+    assert core.partitions.records <= flow.records_max // 2 + flow.fetch_records_max
+    assert core.room == flow.fetch_records_max

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from consumer.core.flow import DWELL_S, PAYLOAD_UNKNOWN, QUANTUM_PARTS, Decision, Flow, FlowOptions
-from consumer.core.types import TopicPartition
+from consumer.core.types import Amount, TopicPartition
 from tests.strategies import PARTITIONS, UNHURRIED
 
 
@@ -31,6 +31,7 @@ class FlowMachine(RuleBasedStateMachine):
         self.now = 0.0
         self.payload = float(PAYLOAD_UNKNOWN)
         self.in_flight: dict[TopicPartition, list[int | None]] = {}  # sizes by position; None: resolved
+        self.waiting: dict[TopicPartition, Amount] = {}
         self.paused: dict[TopicPartition, float] = {}
         self.short_since_s: float | None = None
         self.bytes_allowed = self.records_allowed = 0.0
@@ -60,13 +61,24 @@ class FlowMachine(RuleBasedStateMachine):
             for left, limit in zip(self.left(partition), limits, strict=True)
         )
 
+    def waiting_part(self, partition: TopicPartition) -> float:
+        """Say how much of a partition's share and of half of what is common its waiting records take up."""
+        amount, parts = self.waiting.get(partition, Amount()), len(self.in_flight)
+        part = 0.5 / parts + 0.25 if parts > 1 else 1.0
+        return max(amount.records / self.options.records_max, amount.size / self.options.bytes_max) / part
+
     def is_wide(self, partition: TopicPartition) -> bool:
-        """Tell whether a fetch would not fit into a partition's window."""
-        return len(self.in_flight[partition]) + self.options.fetch_records_max > self.options.span_max
+        """Tell whether a fetch would not fit into a partition's window, or too much of it waits."""
+        return (
+            self.waiting_part(partition) >= 1
+            or len(self.in_flight[partition]) + self.options.fetch_records_max > self.options.span_max
+        )
 
     def may_resume(self, partition: TopicPartition) -> bool:
         """Tell whether a partition has come down to half of what it may use."""
         if self.now - self.paused[partition] < DWELL_S or 2 * len(self.in_flight[partition]) > self.options.span_max:
+            return False
+        if self.waiting_part(partition) > 1 / 2:
             return False
         limits = (self.options.records_max, self.options.bytes_max)
         totals = (sum(map(self.records, self.in_flight)), sum(map(self.size, self.in_flight)))
@@ -114,6 +126,16 @@ class FlowMachine(RuleBasedStateMachine):
         self.flow.revoke([partition])
         self.in_flight.pop(partition, None)
         self.paused.pop(partition, None)
+
+    @rule(parts=st.dictionaries(st.sampled_from(PARTITIONS), st.floats(0, 1), max_size=3))
+    def wait(self, parts: dict[TopicPartition, float]) -> None:
+        """Have some of a partition's records wait for a model that takes none."""
+        self.waiting = {
+            partition: Amount(int(part * self.records(partition)), int(part * self.size(partition)))
+            for partition, part in parts.items()
+            if partition in self.in_flight
+        }
+        self.flow.wait(self.waiting)
 
     @rule(
         source=st.randoms(use_true_random=False),
@@ -171,6 +193,7 @@ class FlowMachine(RuleBasedStateMachine):
         for partition, sizes in self.in_flight.items():
             self.flow.resolve(partition, self.records(partition), self.size(partition), 0)
             sizes.clear()
+        self.flow.wait({})
         self.now += DWELL_S
         self.flow.decide(self.now)
         assert self.flow.decide(self.now) == Decision(self.flow.decide(self.now).room)
@@ -372,11 +395,27 @@ def test_filled_is_the_scarcest_of_the_three(records: int, size: int, span: int,
 
 
 def test_no_partition_has_all_while_there_are_others() -> None:
-    """What a partition may hold is the common half and its share, less what others take of the common half."""
+    """Of a partition may wait its share and half of what is common, as far as the others leave it."""
     flow = flow_of(2)
-    assert flow.filled(PARTITIONS[0], 7_500, 0) == pytest.approx(1.0)
-    flow.admit(PARTITIONS[1], 3_500, 0, 0)
-    assert flow.filled(PARTITIONS[0], 6_500, 0) == pytest.approx(1.0)
+    assert flow.filled(PARTITIONS[0], 5_000, 0) == pytest.approx(1.0)
+    flow.admit(PARTITIONS[1], 6_000, 0, 0)
+    assert flow.filled(PARTITIONS[0], 4_000, 0) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("records", "size"), [(3_750, 3_750), (3_000, 24 << 20)])
+def test_records_that_wait_for_a_model_leave_half_of_what_is_common(records: int, size: int) -> None:
+    """Their partition is paused at once when they take up their part, and fetched from again at half of it."""
+    flow = flow_of(4)
+    flow.admit(PARTITIONS[0], records, size, records)
+    assert flow.decide(0.0).pause == []
+    flow.wait({PARTITIONS[0]: Amount(records, size)})
+    decision = flow.decide(0.0)
+    assert decision.pause == [PARTITIONS[0]]
+    assert decision.room == 1000
+    assert flow.decide(DWELL_S).resume == []
+    flow.resolve(PARTITIONS[0], records // 2 + 1, size // 2 + 1, records // 2)
+    flow.wait({PARTITIONS[0]: Amount(records // 2 - 1, size // 2 - 1)})
+    assert flow.decide(DWELL_S).resume == [PARTITIONS[0]]
 
 
 @pytest.mark.parametrize("name", ["records_max", "span_max"])
