@@ -205,11 +205,10 @@ class Dispatcher:
                 self._actions.extend(self._placement.add_worker(worker, slot, now))
             case on.WorkerExited():
                 self._exited(event, now)
-            case on.ModelLoaded(worker, model):
-                self._placement.loaded(worker, model)
-            case on.ModelProbed(worker, model):
-                self._placement.probed(worker, model)
-                self._note("model.recovered", model=model)
+            case on.ModelLoaded(worker, model) | on.ModelProbed(worker, model):
+                works = self._placement.loaded if isinstance(event, on.ModelLoaded) else self._placement.probed
+                if works(worker, model):
+                    self._note("model.recovered", model=model)
             case on.ModelFailed(worker, model, failure):
                 if self._placement.failed(worker, model, failure, now):
                     self._note("model.broken", model=model, worker=worker, error=failure.error, message=failure.message)

@@ -158,22 +158,23 @@ class Placement:
         since_s, models = self._outages.pop(slot, (now, {}))
         return [model for model in models if self._charge(model, now - since_s, now, is_copy=models[model])]
 
-    def loaded(self, worker: WorkerId, model: ModelId) -> None:
-        """Take note that a worker has a model ready."""
-        if worker in self._slots:
-            state = self._models[model]
-            if state.is_ready:
-                state.copies.succeed()
-            state.follow(worker, ModelEvent.LOADED)
-            if not state.is_grounded or state.prober == worker:
-                self._close(state)
+    def loaded(self, worker: WorkerId, model: ModelId) -> bool:
+        """Take note that a worker has a model ready; tell whether that closed the breaker."""
+        if worker not in self._slots:
+            return False
+        state = self._models[model]
+        if state.is_ready:
+            state.copies.succeed()
+        state.follow(worker, ModelEvent.LOADED)
+        return (not state.is_grounded or state.prober == worker) and self._close(state)
 
-    def probed(self, worker: WorkerId, model: ModelId) -> None:
-        """Take note that a broken model answers again."""
-        if worker in self._slots:
-            state = self._models[model]
-            state.follow(worker, ModelEvent.RECOVERED)
-            self._close(state)
+    def probed(self, worker: WorkerId, model: ModelId) -> bool:
+        """Take note that a broken model answers again; tell whether that closed the breaker."""
+        if worker not in self._slots:
+            return False
+        state = self._models[model]
+        state.follow(worker, ModelEvent.RECOVERED)
+        return self._close(state)
 
     def failed(self, worker: WorkerId, model: ModelId, failure: Failure, now: float) -> bool:
         """Take note that a load or a probe failed; tell whether the breaker opened just now."""
@@ -296,9 +297,11 @@ class Placement:
         state.breaker.fail(now, not_before_s)
 
     @staticmethod
-    def _close(state: ModelWhereabouts) -> None:
+    def _close(state: ModelWhereabouts) -> bool:
+        was_open = state.breaker.is_open
         state.failure = None
         state.prober = None
         state.is_grounded = False
         state.unfit.clear()
         state.breaker.succeed()
+        return was_open

@@ -76,7 +76,6 @@ class Health:
             events.WorkerReady: self._worker_ready,
             events.WorkerExited: self._worker_exited,
             events.ModelLoaded: self._model_loaded,
-            events.ModelProbed: self._model_probed,
             events.Drain: self._drain,
         }
         self._actions: Mapping[type, Callable[[Any], None]] = {
@@ -223,22 +222,23 @@ class Health:
                 each.device = None
 
     def _model_loaded(self, event: events.ModelLoaded) -> None:
-        each = self._models[event.model]
-        each.version, each.broken = event.version, None
+        self._models[event.model].version = event.version
 
     def _note(self, action: actions.Note) -> None:
-        """Take the core's word on breakers and topics: one worker that cannot load a model breaks nothing yet."""
+        """Take the core's word on breakers and topics.
+
+        One worker that cannot load a model breaks nothing yet, and one that can mends nothing that workers died of.
+        """
         fields = action.fields
         match action.name:
             case "model.broken":
                 self._models[str(fields["model"])].broken = str(fields["message"])
+            case "model.recovered":
+                self._models[str(fields["model"])].broken = None
             case "topic.parked":
                 self._parked[str(fields["topic"])] = str(fields["message"])
             case "topic.resumed":
                 self._parked.pop(str(fields["topic"]), None)
-
-    def _model_probed(self, event: events.ModelProbed) -> None:
-        self._models[event.model].broken = None
 
     def _drain(self, _event: events.Drain) -> None:
         self._phase = "draining"

@@ -105,6 +105,7 @@ class Metrics:
         self._lag: set[TopicPartition] = set()
         self._skipped: dict[TopicPartition, int] = {}
         self._ready: set[WorkerId] = set()
+        self._broken: set[ModelId] = set()
         self._slots: dict[int, WorkerId] = {}
         self._exits: dict[WorkerId, str] = {}
         self._events: Mapping[type, Callable[[Any], None]] = {
@@ -114,7 +115,6 @@ class Metrics:
             events.WorkerReady: self._worker_ready,
             events.WorkerExited: self._worker_exited,
             events.ModelLoaded: self._model_loaded,
-            events.ModelProbed: self._model_probed,
             events.Answered: self._answer,
             events.Delivered: self._deliver,
             events.DeliveryFailed: self._delivery_failed,
@@ -232,18 +232,20 @@ class Metrics:
             del self._chunks[chunk]
 
     def _model_loaded(self, event: events.ModelLoaded) -> None:
-        self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
+        if event.model not in self._broken:
+            self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
         self._of(LOAD_SECONDS, self._label(event.model)).observe(event.load_s)
 
     def _note(self, action: actions.Note) -> None:
         model, records = self._label(str(action.fields.get("model"))), action.fields.get("records")
         if action.name == "model.broken":
+            self._broken.add(model)
             self._of(MODEL_AVAILABLE, model).set(0)
+        elif action.name == "model.recovered":
+            self._broken.discard(model)
+            self._of(MODEL_AVAILABLE, model).set(1)
         elif action.name == "records.expired":
             self._of(SETTLED, model, DROPPED).inc(records)
-
-    def _model_probed(self, event: events.ModelProbed) -> None:
-        self._of(MODEL_AVAILABLE, self._label(event.model)).set(1)
 
     # Records.
 

@@ -208,7 +208,7 @@ def test_records_of_a_broken_model_wait_at_no_charge() -> None:
     assert rig.core.unavailable() == {"a": BROKEN}
     rig.now = 1.0
     assert rig.ask(on.Tick(), do.Probe) == [do.Probe(rig.worker, "a")]
-    rig.tell(on.ModelProbed(rig.worker, "a"))
+    assert rig.tell(on.ModelProbed(rig.worker, "a")) == [do.Note("model.recovered", {"model": "a"})]
     (again,) = rig.ask(on.Tick(), do.Dispatch)
     assert sorted(offset for run in again.chunk.runs for offset in run.offsets) == [0, 1]
     assert {run.attempts for run in again.chunk.runs} == {0}
@@ -451,6 +451,25 @@ def test_a_model_pays_for_its_worker_until_another_one_is_ready() -> None:
     assert rig.ask(on.Tick(), do.Load) == []
     rig.now = 100.0
     assert rig.ask(on.Tick(), do.Load) == [do.Load(spawn.worker, "a")]
+    assert rig.tell(on.ModelLoaded(spawn.worker, "a", "1", 0.1)) == [do.Note("model.recovered", {"model": "a"})]
+
+
+def test_a_model_that_is_kept_out_is_not_said_to_work_when_a_worker_loads_it() -> None:
+    """A load that was under way when workers' deaths opened the breaker neither closes it nor is told as recovery."""
+    place = ModelPlace(crashes=CrashOptions(budget_s=1.0, window_s=100.0), is_preloaded=True)
+    core = Dispatcher(OPTIONS, {"a": ModelPolicy(place=place)}, 2, lambda: 0.5, 0.0)
+    one, two = (action.worker for action in core.step(on.Tick(), 0.0) if isinstance(action, do.Spawn))
+    for worker in (one, two):
+        core.step(on.WorkerReady(worker, "cpu"), 0.0)
+    assert core.step(on.ModelLoaded(one, "a", "1", 0.1), 0.0) == []
+    core.step(on.Assigned({TP: on.Position(None)}), 0.0)
+    core.step(on.Fetched([slice_of("a", TP, [0])]), 0.0)
+    (chunk,) = [action.chunk for action in core.step(on.Tick(), 0.0) if isinstance(action, do.Dispatch)]
+    running = [Stretch(chunk.chunk, 0, 1)]
+    died = core.step(on.WorkerExited(one, -11, running=running, loading=[], busy_s={"a": 5.0}), 5.0)
+    assert [action.name for action in died if isinstance(action, do.Note)] == ["model.broken"]
+    assert core.step(on.ModelLoaded(two, "a", "1", 0.1), 6.0) == []
+    assert core.unavailable() == {"a": OVERSPENT}
 
 
 def test_commit_metadata_that_is_not_ours_is_noted() -> None:

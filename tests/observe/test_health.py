@@ -83,13 +83,14 @@ def test_a_dead_worker_ends_readiness_until_its_successor_is_up(ready: Health) -
 
 
 @pytest.mark.parametrize(
-    "healed", [events.ModelProbed(WorkerId(0), "fraud"), events.ModelLoaded(WorkerId(0), "fraud", "v2", 0.1)]
+    "tried", [events.ModelProbed(WorkerId(0), "fraud"), events.ModelLoaded(WorkerId(0), "fraud", "v2", 0.1)]
 )
-def test_a_broken_model_ends_readiness_until_it_works_again(ready: Health, healed: events.Event) -> None:
-    """An open breaker is named with its cause, and closed by a probe or a new load."""
+def test_a_broken_model_ends_readiness_until_the_core_says_that_it_works(ready: Health, tried: events.Event) -> None:
+    """An open breaker is named with its cause until the core closes it: that a worker loads the model does not."""
     ready.observe_action(broken("fraud"))
+    ready.observe(tried)
     assert ready.not_ready() == ["model 'fraud' is broken: weights are gone"]
-    ready.observe(healed)
+    ready.observe_action(actions.Note("model.recovered", {"model": "fraud"}))
     assert ready.not_ready() == []
 
 
@@ -103,7 +104,7 @@ def test_a_model_that_fails_on_one_worker_only_is_not_broken(ready: Health) -> N
 
 def test_the_core_s_note_goes_by_the_name_that_is_listened_for() -> None:
     """The name that the core writes is the one that health, figures and the log know."""
-    assert '"model.broken"' in inspect.getsource(dispatcher)
+    assert all(f'"{name}"' in inspect.getsource(dispatcher) for name in ("model.broken", "model.recovered"))
     assert "model.broken" in logs.NOTE_LEVELS
 
 

@@ -240,17 +240,19 @@ def test_expired_records_that_are_dropped_are_done_with(metrics: Metrics) -> Non
     assert value(metrics, "consumer_records_settled_total", model="fraud", outcome="dropped") == 3
 
 
-def test_models_are_available_from_load_to_failure_and_again_after_a_probe(metrics: Metrics) -> None:
-    """Availability is 0 before the load, 1 after it, 0 while the breaker is open, 1 after the probe passed."""
+def test_models_are_available_from_load_to_failure_and_again_after_recovery(metrics: Metrics) -> None:
+    """Availability is 0 before the load, 1 after it, 0 while the breaker is open, loaded or not, 1 once it closes."""
     seen = [value(metrics, "consumer_model_available", model="fraud")]
     metrics.observe(events.ModelLoaded(WorkerId(1), "fraud", "v1", 1.5))
     seen.append(value(metrics, "consumer_model_available", model="fraud"))
     metrics.observe_action(actions.Note("model.broken", {"model": "fraud", "message": "weights are gone"}))
     seen.append(value(metrics, "consumer_model_available", model="fraud"))
-    metrics.observe(events.ModelProbed(WorkerId(1), "fraud"))
+    metrics.observe(events.ModelLoaded(WorkerId(2), "fraud", "v1", 0.5))
     seen.append(value(metrics, "consumer_model_available", model="fraud"))
-    assert seen == [0, 1, 0, 1]
-    assert value(metrics, "consumer_model_load_seconds_sum", model="fraud") == 1.5
+    metrics.observe_action(actions.Note("model.recovered", {"model": "fraud"}))
+    seen.append(value(metrics, "consumer_model_available", model="fraud"))
+    assert seen == [0, 1, 0, 0, 1]
+    assert value(metrics, "consumer_model_load_seconds_sum", model="fraud") == 2.0
 
 
 def test_commits_count_by_outcome(metrics: Metrics) -> None:

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.simulation.world import LOG_RECORDS, World
+from consumer.core.types import TopicPartition
+from tests.simulation.world import LOG_RECORDS, Stored, World
 
 SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "400"))
 FIRST_SEED = int(os.environ.get("SIMULATION_SEED", "0"))
@@ -79,3 +80,28 @@ def test_a_drain_ends_and_commits_what_is_settled() -> None:
         next_offset = world.committed.get(tp, (log[0].offset, ""))[0]
         assert first_open is None or next_offset <= first_open
         assert not any(world.outcomes[tp, s.offset] for s in log if next_offset <= s.offset < (first_open or 10**9))
+
+
+@pytest.mark.parametrize("kind", ["killer", "unloadable"])
+def test_a_model_that_crashes_or_never_loads_leaves_another_its_speed(kind: str) -> None:
+    """P7: beside a flood for such a model in another partition, a healthy one is served about as fast as alone."""
+    alone, beside = turns_of_healthy(None), turns_of_healthy(kind)
+    assert beside <= 1.5 * alone
+
+
+def turns_of_healthy(beside: str | None) -> int:
+    """Count the turns until a healthy model's partition is committed, beside a flood for another."""
+    world = World(5, has_faults=False)
+    healthy, other = TopicPartition("in", 0), TopicPartition("in", 1)
+    world.logs = {healthy: [Stored(offset, "fast", None, "good") for offset in range(1_000)]}
+    if beside is not None:
+        world.logs[other] = [Stored(offset, "brittle", None, beside) for offset in range(1_500)]
+    if beside == "unloadable":
+        world.broken.add("brittle")
+    world.kinds = {(tp, stored.offset): stored.kind for tp, log in world.logs.items() for stored in log}
+    world.boot()
+    for turn in range(20_000):
+        world.step()
+        if world.is_done(healthy):
+            return turn
+    raise AssertionError("the healthy model does not get on")

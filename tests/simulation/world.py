@@ -97,11 +97,11 @@ class World:
         self.broken: set[str] = set()
         self.closed_topics: set[str] = set()
         """Models whose result topics take nothing; the broker's state, so it outlives the supervisor."""
-        self._boot()
+        self.boot()
 
     # -- the supervisor's life
 
-    def _boot(self) -> None:
+    def boot(self) -> None:
         """Start a new supervisor: what was in memory is gone, what the broker has stays."""
         policies = {
             model: ModelPolicy(
@@ -155,7 +155,7 @@ class World:
             if missing:
                 self._assign(missing)
             self.step()
-            if all(self._is_done(tp) for tp in self.logs):
+            if all(self.is_done(tp) for tp in self.logs):
                 self.step()
                 partitions = self.core.partitions
                 assert (partitions.records, partitions.size) == (0, 0), "P6: what is done with still counts"
@@ -171,7 +171,8 @@ class World:
                 return
         raise AssertionError("the drain does not end")
 
-    def _is_done(self, tp: TopicPartition) -> bool:
+    def is_done(self, tp: TopicPartition) -> bool:
+        """Tell whether all of a partition is committed."""
         return self.committed.get(tp, (0, ""))[0] == self.logs[tp][-1].offset + 1
 
     # -- what goes wrong
@@ -186,7 +187,7 @@ class World:
         elif fault == "lose" and self.owned:
             self._lose(self.random.sample(list(self.owned), 1))
         elif fault == "crash" and self.random.random() < 0.3:
-            self._boot()
+            self.boot()
         elif fault == "park" and not self.options.exactly_once:
             self._toggle_topic(self.random.choice(MODELS))
         elif fault == "break":
@@ -472,7 +473,7 @@ class World:
                 assert is_done, f"P1: {tp} committed {next_offset}, but not {stored.offset}"
             assert len(metadata) <= 4096
         # Each partition may use its share even while others hold what was theirs before it was assigned.
-        records_max = 1.5 * OPTIONS.flow.records_max + FETCH_MAX
+        records_max = 1.5 * self.options.flow.records_max + FETCH_MAX
         assert self.core.partitions.records <= records_max, "P6: too many records in flight"
         assert self.core.partitions.records >= 0
         assert self.core.partitions.size >= 0
