@@ -123,6 +123,7 @@ class Answered:
     queue_s: float
     """From the fetch to the start of the batch, of the oldest record."""
     infer_s: float
+    """Their part, by their number, of the time of the batch in the model."""
     size: int = 0
     """Bytes that `values` take up."""
 

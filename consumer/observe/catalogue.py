@@ -79,7 +79,11 @@ QUEUE_SECONDS = Figure(
     SECONDS,
 )
 INFER_SECONDS = Figure(
-    "consumer_infer_seconds", Kind.HISTOGRAM, ("model",), "Time of the batch in the model, once per answer.", SECONDS
+    "consumer_infer_seconds",
+    Kind.HISTOGRAM,
+    ("model",),
+    "An answer's part, by its records, of the time of the batch in the model.",
+    SECONDS,
 )
 DELIVERY_SECONDS = Figure(
     "consumer_delivery_seconds",

@@ -30,7 +30,7 @@ class WorkerOptions:
     count: Annotated[int, Ge(1)] = 1
     """Worker processes of this group; on a GPU they share it."""
     threads: Annotated[int, Ge(1)] | None = None
-    """Threads that a worker computes one operation with; by default as many as it has cores."""
+    """Threads that a worker computes one operation with, at most and by default as many as it has cores."""
     cores: tuple[Annotated[int, Ge(0)], ...] | None = None
     """The cores that the group's workers divide among themselves; by default an even share of what is left."""
 
@@ -68,7 +68,7 @@ def plan(workers: WorkersOptions, facts: Facts) -> tuple[WorkerSlot, ...]:
     """Give every worker its device, cores and threads.
 
     Raises:
-        ConfigError: a device that is not there, or cores that this process may not use.
+        ConfigError: a device that is not there, cores that this process may not use, or more threads than cores.
     """
     gpus = visible(facts)
     groups = _auto(facts, len(gpus)) if workers == "auto" else workers
@@ -77,10 +77,16 @@ def plan(workers: WorkersOptions, facts: Facts) -> tuple[WorkerSlot, ...]:
         raise ConfigError(*problems)
     is_rationed = _is_rationed(facts)
     slots: list[WorkerSlot] = []
-    for group, shares in zip(groups, _shares(groups, facts), strict=True):
+    for at, (group, shares) in enumerate(zip(groups, _shares(groups, facts), strict=True)):
         for share in shares:
             device = "" if group.device == CPU else gpus[_index(group.device)]
-            threads = group.threads or max(1, _usable(facts) // _count(groups) if is_rationed else len(share))
+            most = max(1, _usable(facts) // _count(groups)) if is_rationed else len(share)
+            threads = group.threads or most
+            if threads > most:
+                # More of them than cores wait for each other: slower than fewer, and slower for the other workers.
+                raise ConfigError(
+                    f"workers[{at}].threads: {threads} is more than the cores of a worker; at most {most}"
+                )
             slots.append(
                 WorkerSlot(index=len(slots), device=group.device, visible_devices=device, cores=share, threads=threads)
             )

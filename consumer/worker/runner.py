@@ -192,9 +192,9 @@ class Runner:
         else:
             outputs = self._infer_sliced(inputs, rows, rows_max)
         infer_s = time.perf_counter() - began_s
-        for sheet in {id(portion.sheet): portion.sheet for portion in call}.values():
-            sheet.rows = max(sheet.rows, rows)
-            sheet.infer_s += infer_s
+        for portion in call:
+            portion.sheet.rows = max(portion.sheet.rows, rows)
+            portion.sheet.infer_s += infer_s * portion.records / records_of(call)
         self._remember(call, rows)
         return outputs, Batch(rows, round(1e3 * infer_s, 3))
 

@@ -92,7 +92,7 @@ class Sheet:
         self.rows = 0
         """Rows of the largest call that one of the records was part of."""
         self.infer_s = 0.0
-        """Seconds of all calls that they were part of."""
+        """Their part of the seconds of all calls that they were in."""
         self.queue_ms: npt.NDArray[np.float64] = np.round(
             1e3 * (started_s - span.item.fetched_s[span.first : span.stop]), 3
         )

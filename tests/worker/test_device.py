@@ -98,8 +98,22 @@ class TestListed:
         assert {slot.threads for slot in slots} == {1}
 
     def test_threads_are_what_is_told(self) -> None:
-        """Never more threads than cores, unless told so."""
-        assert plan((WorkerOptions(threads=16),), facts(2))[0].threads == 16
+        """A worker may have fewer threads than cores."""
+        assert plan((WorkerOptions(threads=3),), facts(8))[0].threads == 3
+
+    @pytest.mark.parametrize(
+        ("group", "quota", "most"),
+        [
+            (WorkerOptions(threads=3), None, 2),
+            (WorkerOptions(threads=2, count=2), None, 1),
+            (WorkerOptions(threads=2, cores=(1,)), None, 1),
+            (WorkerOptions(threads=2), 1.5, 1),
+        ],
+    )
+    def test_more_threads_than_cores_are_refused(self, group: WorkerOptions, quota: float | None, most: int) -> None:
+        """They would only wait for each other, whether the cores are few by number, by name or by quota."""
+        with pytest.raises(ConfigError, match=rf"workers\[0\].threads: {group.threads} is more .*; at most {most}$"):
+            plan((group,), facts(2, quota=quota))
 
     def test_threads_stay_within_a_quota(self) -> None:
         """The quota's cores are divided among all workers."""

@@ -587,6 +587,8 @@ def test_a_batch_of_several_chunks_is_one_call_and_a_sheet_for_each() -> None:
     sheets, _ = runner(loaded(model)).run(spans)
     assert model.calls == [{"x": (21, 4)}]
     assert [sheet.columns.work.chunk for sheet in sheets] == [0, 1, 2]
+    whole_s = sum(sheet.infer_s for sheet in sheets)
+    assert [sheet.infer_s / whole_s for sheet in sheets] == pytest.approx([8 / 21, 12 / 21, 1 / 21])
     for n, (sheet, span) in enumerate(zip(sheets, spans, strict=True)):
         assert (sheet.rows, sheet.infer_s > 0, sheet.queue_s >= 0) == (21, True, True)
         ran = read([sheet])
