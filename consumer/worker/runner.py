@@ -18,6 +18,7 @@ from consumer.core.types import Failure
 from consumer.models.options import ModelOptions
 from consumer.models.signature import Form
 from consumer.worker.collate import Call, Collator, Inputs, calls, halves, records_of, rows_of
+from consumer.worker.cuda import staged
 from consumer.worker.decoding import Decoder, Groups
 from consumer.worker.encoding import Batch, Encoder, Identity
 from consumer.worker.failures import DeviceLostError, Streak, failure_of, is_device_lost, is_out_of_memory, one_line
@@ -69,6 +70,7 @@ class Runner:
         )
         self._collator = Collator(model.takes)
         self._splitter = Splitter(model.takes)
+        self._staging = None if self._on_host else staged(model)
         identity = Identity(options.id, model.version, model.sha256)
         self._encoder = Encoder(identity, model.postprocess)
         self._streak = Streak(options.failures_max)
@@ -160,7 +162,8 @@ class Runner:
 
     def _attempt_smaller(self, call: Call, rows_max: int, failure: Failure) -> bool:
         """Run a call that needed too much memory in parts, and stay with their size where all of them pass."""
-        if not self._on_host:
+        if self._staging is not None:
+            self._staging.drop_graphs()
             torch.cuda.empty_cache()
         rows = min(rows_of(call), rows_max)
         fewer = max(1, rows // 2)
@@ -186,9 +189,9 @@ class Runner:
         inputs = self._collator.collate(call)
         began_s = time.perf_counter()
         if call[0].plan.form is Form.WHOLE:
-            outputs = self._splitter.take(self._ask(inputs), None)
+            outputs = self._splitter.take(self._ask(inputs, None), None)
         elif rows <= rows_max:
-            outputs = self._splitter.take(self._ask(inputs), rows)
+            outputs = self._splitter.take(self._ask(inputs, rows), rows)
         else:
             outputs = self._infer_sliced(inputs, rows, rows_max)
         infer_s = time.perf_counter() - began_s
@@ -204,13 +207,15 @@ class Runner:
         for first in range(0, rows, rows_max):
             stop = min(first + rows_max, rows)
             part = {name: _sliced(value, first, stop, rows) for name, value in inputs.items()}
-            parts.append(self._splitter.take(self._ask(part), stop - first))
+            parts.append(self._splitter.take(self._ask(part, stop - first), stop - first))
         return joined(parts)
 
-    def _ask(self, inputs: Inputs) -> Mapping[str, Value]:
-        """Call the model."""
+    def _ask(self, inputs: Inputs, rows: int | None) -> Mapping[str, Value]:
+        """Call the model; where it is on a device, the results are on the host by then."""
         self._beat()
-        return self._model.call(self._on_device(inputs))
+        if self._staging is not None:
+            return self._staging.ask(inputs, rows)
+        return self._model.call(inputs)
 
     def _on_device(self, inputs: Inputs) -> Mapping[str, Value]:
         """Copy tensors to the device."""
