@@ -30,12 +30,12 @@ from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
-from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
+from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
 from consumer.kafka.succession import Succession
-from consumer.kafka.trials import SILENT, Trials
+from consumer.kafka.trials import Trials
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
@@ -95,7 +95,7 @@ class TransactionalSink(Outlet):
         self._backoff_s = BACKOFF_S
         self._succession = Succession(partial(self._make, {}), self._id, committed)
         self._client = self._succession.begin(self._complaints, examine)
-        apart = {"transactional.id": f"{self._id}.probe", "error_cb": lambda _: None, "logger": SILENT}
+        apart = {**UNHEARD, "transactional.id": f"{self._id}.probe"}
         self._trials = Trials(partial(self._make, apart), self._tell)
         self._returning: list[HandOver] = []
         """Parked, and in the transaction again."""

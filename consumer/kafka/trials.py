@@ -10,7 +10,6 @@ with backoff. A hand-over whose delivery the core was told of cannot be parked a
 transaction can be committed.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -29,10 +28,6 @@ from consumer.kafka.parking import PROBE_BACKOFF_S, PROBE_BACKOFF_S_MAX, Place
 
 ANSWER_S = 2.0
 """A topic that does not take a single record for so long refuses."""
-
-SILENT = logging.getLogger(f"{__name__}.silent")
-"""The client that tries topics expects to be refused."""
-SILENT.disabled = True
 
 
 @dataclass(slots=True)

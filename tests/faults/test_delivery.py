@@ -196,7 +196,7 @@ def large_records(stage: Stage, key: bytes, count: int) -> list[str]:
 
 def test_a_producer_with_a_quota(cluster: Cluster, stage_of: StageOf) -> None:
     """A broker that slows the program down by quota gets everything, later, if a transaction fits into its time."""
-    stage = stage_of(flow={"records_max": 40, "fetch_records_max": 40})
+    stage = stage_of(flow={"records_max": 40, "fetch_records_max": 20})
     program = stage.start(workers=1)
     stage.send("a", range(10))
     stage.wait_settled(RECOVERY_S)
