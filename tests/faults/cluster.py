@@ -152,13 +152,13 @@ class Cluster:
             self.node.kill(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def denied(self, topic: str, operation: AclOperation = AclOperation.WRITE) -> Iterator[None]:
-        """Forbid the program something about a topic for a block."""
+    def denied(
+        self, name: str, operation: AclOperation = AclOperation.WRITE, kind: ResourceType = ResourceType.TOPIC
+    ) -> Iterator[None]:
+        """Forbid the program something about a topic, or another resource, for a block."""
 
         def rule(user: str, what: AclOperation, permission: AclPermissionType) -> AclBinding:
-            return AclBinding(
-                ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", what, permission
-            )
+            return AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", what, permission)
 
         rules = [
             rule("*", AclOperation.ALL, AclPermissionType.ALLOW),
@@ -172,13 +172,7 @@ class Cluster:
         finally:
             anyone: Any = None
             everything = AclBindingFilter(
-                ResourceType.TOPIC,
-                topic,
-                ResourcePatternType.LITERAL,
-                anyone,
-                anyone,
-                AclOperation.ANY,
-                AclPermissionType.ANY,
+                kind, name, ResourcePatternType.LITERAL, anyone, anyone, AclOperation.ANY, AclPermissionType.ANY
             )
             for future in admin.delete_acls([everything]).values():
                 future.result(10)
