@@ -178,7 +178,7 @@ class Cluster:
                 future.result(10)
 
     def configure(self, topic: str, settings: Mapping[str, str]) -> None:
-        """Change a topic's settings."""
+        """Change a topic's settings, and wait until the node goes by them."""
         entries = [
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
         ]
@@ -186,6 +186,10 @@ class Cluster:
         admin = self.admin()
         for future in admin.incremental_alter_configs([resource]).values():
             future.result(10)
+        deadline_s = time.monotonic() + 10
+        while not _has(admin, ConfigResource(ConfigResource.Type.TOPIC, topic), settings):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
 
     def delete_records(self, topic: str, lows: Mapping[int, int]) -> None:
         """Delete what lies below an offset of each partition, as retention does."""
@@ -202,6 +206,12 @@ class Cluster:
         while topic in admin.list_topics(timeout=10).topics:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
+
+
+def _has(admin: AdminClient, resource: ConfigResource, settings: Mapping[str, str]) -> bool:
+    (described,) = admin.describe_configs([resource]).values()
+    found = described.result(10)
+    return all(found[name].value == value for name, value in settings.items())
 
 
 @contextlib.contextmanager
