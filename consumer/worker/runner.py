@@ -80,6 +80,8 @@ class Runner:
         self._tried = self._failed = 0
         self._is_asked = False
         """Whether the model has passed its probe during this batch."""
+        self.is_undivided = True
+        """Whether every call of the last batch passed: the search for culprits says nothing about what batches take."""
 
     def run(self, spans: Sequence[Span]) -> tuple[list[Sheet], Failure | None]:
         """Run a batch.
@@ -98,6 +100,7 @@ class Runner:
             self._decoder.decode(sheet, groups)
         self._tried = self._failed = 0
         self._is_asked = False
+        self.is_undivided = True
         try:
             for portions in groups.values():
                 for call in calls(portions, self._rows_max):
@@ -142,6 +145,7 @@ class Runner:
             self._encoder.encode(call, outputs, batch)
             return True
         # Out of the handler: the exception, and with it the tensors of the failed call, are gone by now.
+        self.is_undivided = False
         if self._streak.is_suspect and not self._is_asked:
             broken = self.probe()
             if broken is not None:

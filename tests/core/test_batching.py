@@ -163,3 +163,20 @@ def test_the_oldest_record_that_is_due_goes_first(arrivals: list[tuple[str, int,
     assert batchers.due_at_s == min(times, default=None)
     assert "a" in batchers
     assert "d" not in batchers
+
+
+def test_a_batch_is_as_large_as_pays() -> None:
+    """Once rows are known to cost the same in small batches, these are taken, and an idle device waits for no more."""
+    batcher: Batcher[int] = Batcher(BatchOptions(rows_max=256, delay_ms_max=2.0))
+    for _ in range(100):
+        batcher.add(0, [1] * 512, 0.0)
+        while batcher.rows:
+            rows = sum(part.stop - part.first for part in batcher.take())
+            assert 1 <= rows <= 256
+            batcher.observe(rows, 1e-3 + 1e-2 * rows)
+    enough = batcher.rows_enough
+    assert 1 <= enough <= 8
+    batcher.add(1, [1] * enough, 10.0)
+    assert batcher.is_due(10.0, is_idle=True)
+    batcher.add(1, [1] * 8, 10.0)
+    assert [part.stop - part.first for part in batcher.take()] == [enough]
