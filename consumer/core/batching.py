@@ -41,8 +41,8 @@ Item = TypeVar("Item")
 class BatchOptions:
     """How large a batch gets, and how long an idle device waits for it."""
 
-    rows_max: Annotated[int, Ge(1)] = 256
-    """Rows of one batch at most."""
+    rows_max: Annotated[int, Ge(1)] = 512
+    """Rows of one batch at most; up to here it becomes as large as the model was seen to gain by."""
     bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
     """Payload bytes of one batch at most."""
     delay_ms_max: Annotated[float, Ge(0)] = 2.0

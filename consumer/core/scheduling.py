@@ -57,7 +57,7 @@ class ModelShare:
     """What the configuration says of a model's share."""
 
     weight: float = 1.0
-    rows_max: int = 256
+    rows_max: int = 512
     """Records of one batch at most: twice as many may always be with a worker."""
 
 

@@ -43,8 +43,8 @@ class ModelOptions:
     """Whether equal inputs give equal outputs, which the warm-up then checks."""
     finite: bool = False
     """Whether NaN and infinity in the inputs are refused."""
-    rows_max: Annotated[int, Ge(1)] = 256
-    """Most rows of a batch."""
+    rows_max: Annotated[int, Ge(1)] = 512
+    """Most rows of a batch; up to here it becomes as large as the model was seen to gain by."""
     bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
     """Most payload bytes of a batch."""
     delay_ms_max: Annotated[float, Ge(0)] = 2.0
