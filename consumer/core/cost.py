@@ -55,6 +55,12 @@ EAGER_BATCHES: Final = 32
 FIT_BATCHES: Final = 8
 """... and the number of batches after which it is later: that takes as long as a hundred rows of a small model."""
 
+START_SIZE: Final = 32
+"""What is enough until something was seen; from there it may double each time."""
+
+PRIOR: Final = (256.0, 1.0, 0.0)
+"""What calls are taken to cost until something was seen: each as much besides as 256 of its elements."""
+
 _TERMS: Final = 3
 _SUBSETS: Final = tuple(subset for count in (2, 1, 3) for subset in combinations(range(_TERMS), count))
 """Which of the terms are not 0; of equally good fits the first one is taken: fixed and linear alone."""
@@ -134,7 +140,7 @@ class CostCurve:
         return octave.rate if octave else None
 
     def seconds(self, size: float) -> float:
-        """Predict what a batch takes; before anything was seen it is its size alone that counts."""
+        """Predict what a batch takes; before anything was seen, in units of what an element of it does."""
         fixed, linear, square = self._fitted()
         return fixed + (linear + square * size) * size
 
@@ -146,11 +152,11 @@ class CostCurve:
             seconds_min: What takes less is not made smaller for the sake of the time that it takes.
 
         Returns:
-            A size from 1 to `size_max`, and no further from what was seen than half or double; `size_max` before
-            anything was seen.
+            A size from 1 to `size_max`, and no further from what was seen than half or double; `START_SIZE` at most
+            before anything was seen.
         """
         if not self._octaves:
-            return size_max
+            return min(size_max, START_SIZE)
         fixed, linear, square = self._fitted()
         top = min(size_max, int(2 * max(octave.size for octave in self._octaves.values())))
         bottom = min(top, max(1, int(min(octave.size for octave in self._octaves.values()) / 2)))
@@ -178,7 +184,7 @@ class CostCurve:
     def _fitted(self) -> tuple[float, ...]:
         """Return the curve's terms: those that least miss what was seen, by their parts of it."""
         if self._terms is None:
-            self._terms = self._fit() if self._octaves else (0.0, 1.0, 0.0)
+            self._terms = self._fit() if self._octaves else PRIOR
         return self._terms
 
     def _fit(self) -> tuple[float, ...]:
@@ -213,7 +219,7 @@ class LearnedSize:
     """How large the batches of one kind should be."""
 
     def __init__(self, size_max: int, seconds_min: float = 0.0) -> None:
-        """Begin with the largest.
+        """Begin with a small size: what a row costs is not known.
 
         Args:
             size_max: Never more than this, at least 1.
@@ -222,14 +228,16 @@ class LearnedSize:
         self._size_max = size_max
         self._seconds_min = seconds_min
         self._curve = CostCurve()
-        self.size = size_max
+        self.size = self._curve.best(size_max, seconds_min)
         """What is enough: a larger batch would gain little, or is not allowed."""
 
     def choose(self, waiting: int) -> int:
         """Say how large the next batch may be where so much waits: mostly `size`, else one that tells more."""
         size, curve = self.size, self._curve
-        if waiting <= min(size * (1 + REST_MAX), self._size_max) or not curve.observations:
+        if waiting <= min(size * (1 + REST_MAX), self._size_max):
             return min(max(waiting, size), self._size_max)
+        if not curve.observations:
+            return size
         if size > 1 and curve.unseen(size // 2) >= RENEWAL_BATCHES:
             return size // 2
         twice = min(2 * size, self._size_max)

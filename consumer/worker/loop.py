@@ -192,8 +192,8 @@ class Loop:
         options = self._models[model]
         self._runners[model] = Runner(loaded, options, self._content_type, self._lane.beat)
         # A batch is one call, where records have one row: a batch of many calls would keep other models waiting, and
-        # its first results would wait for its last.
-        rows_max = loaded.rows_max if loaded.is_batched else 1
+        # its first results would wait for its last. But only among many records are some of like lengths.
+        rows_max = loaded.rows_max * options.calls_gathered if loaded.is_batched else 1
         self._batchers.open(
             model, BatchOptions(rows_max=rows_max, bytes_max=options.bytes_max, delay_ms_max=options.delay_ms_max)
         )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.cost import RENEWAL_BATCHES, TOLERANCE, CostCurve, LearnedSize
+from consumer.core.cost import RENEWAL_BATCHES, START_SIZE, TOLERANCE, CostCurve, LearnedSize
 from tests.strategies import UNHURRIED
 
 Cost = Callable[[int], float]
@@ -142,10 +142,16 @@ def test_nothing_is_tried_while_sizes_vary_by_themselves() -> None:
 
 
 def test_nothing_is_learned_from_nothing() -> None:
-    """Before anything was seen the largest size is taken, and seconds go by size; an empty batch changes nothing."""
+    """Before anything was seen a small size is taken, and a call costs something; an empty batch changes nothing."""
     learned, curve = LearnedSize(100), CostCurve()
     assert not curve.observe(0, 1.0)
     learned.observe(0, 1.0)
     learned.observe(3, 0.0)
-    assert (learned.size, learned.choose(BACKLOG)) == (100, 100)
-    assert (curve.best(50), curve.seconds(20), curve.rate(20)) == (50, 20.0, None)
+    assert (learned.size, learned.choose(BACKLOG)) == (START_SIZE, START_SIZE)
+    assert (curve.best(5), curve.seconds(20) - curve.seconds(10), curve.rate(20)) == (5, 10.0, None)
+
+
+def test_sizes_grow_fast_where_they_pay() -> None:
+    """Where calls cost much and rows little the largest size is reached within a dozen batches."""
+    learned = LearnedSize(512)
+    assert max(teach(learned, cost(1e-2, 1e-6, 0.0), 12)) > 256
