@@ -258,7 +258,7 @@ def _dispatcher(settings: Settings, slots: int) -> Dispatcher:
 def _policy(model: ModelOptions) -> ModelPolicy:
     """Pick what the core wants to know of a model."""
     return ModelPolicy(
-        share=ModelShare(weight=model.weight, rows_max=model.rows_max),
+        share=ModelShare(weight=model.weight, rows_max=model.rows_max * model.calls_gathered),
         place=ModelPlace(
             slots=None if model.workers is None else frozenset(model.workers),
             is_preloaded=model.preload,

@@ -30,6 +30,8 @@ COST_UNKNOWN_S = 1e-4
 """What a record is taken to cost until its model has answered once."""
 CHUNKS_AHEAD = 2
 """Chunks that keep a worker's device busy: with so many there, more of the same model gather to a whole batch first."""
+BATCH_S_MAX = 0.5
+"""Seconds that each of the two batches that may always be with a worker takes at most, if a record does not."""
 COST_SMOOTHING = 0.2
 """Weight of the newest batch in a model's cost per record."""
 
@@ -47,7 +49,8 @@ class SchedulingOptions:
     worker_bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
     """Payload bytes that may be with one worker at a time; a single larger record travels alone."""
     worker_work_ms_max: Annotated[float, Gt(0)] = 50.0
-    """Inference time that may lie ahead of one worker's device; two batches of a model always may."""
+    """Inference time that may lie ahead of one worker's device; two batches of a model, of up to 500 ms each, always
+    may."""
     quantum_ms: Annotated[float, Gt(0)] = 10.0
     """Device time that a model of weight 1 is given in one round."""
 
@@ -57,8 +60,8 @@ class ModelShare:
     """What the configuration says of a model's share."""
 
     weight: float = 1.0
-    rows_max: int = 256
-    """Records of one batch at most: twice as many may always be with a worker."""
+    rows_max: int = 512
+    """Records of one batch at most: twice as many may be with a worker, unless they take too long."""
 
 
 @dataclass(slots=True)
@@ -372,7 +375,8 @@ class Scheduler:
             return 0
         ahead_s = sum(count * self._queues[other].record_cost_s for other, count in load.records.items())
         by_time = int((options.worker_work_ms_max / 1000 - ahead_s) / queue.record_cost_s)
-        by_batch = 2 * queue.share.rows_max - load.records.get(model, 0)
+        batch = min(queue.share.rows_max, max(1, int(BATCH_S_MAX / queue.record_cost_s)))
+        by_batch = 2 * batch - load.records.get(model, 0)
         return max(by_time, by_batch, 0)
 
     def _send(self, worker: WorkerId, model: ModelId, affordable: int) -> Assignment | None:
