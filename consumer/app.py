@@ -262,7 +262,7 @@ def _policy(model: ModelOptions) -> ModelPolicy:
         share=ModelShare(
             weight=model.weight,
             priority=model.priority,
-            rows_max=model.rows_max,
+            rows_max=model.rows_max * model.calls_gathered,
             limits=ModelLimits(model.in_flight_records_max, model.rate_per_s_max),
         ),
         place=ModelPlace(

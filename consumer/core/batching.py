@@ -7,6 +7,9 @@ Theory of operation. Records arrive in *lots*, many at a time, and leave in batc
 `bytes_max` bytes. A batch is a list of *parts*, each a stretch of one lot, so nothing is done per record but to add up
 columns. A record that alone exceeds a limit is a batch of its own; whoever runs it divides it.
 
+Within these limits a batch is as large as pays: what batches took teaches which size is enough (`cost`), and larger
+ones would only make their first records wait for their last.
+
 The device is never kept waiting for company while there is something to do (work-conserving): as soon as it is free,
 what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
 was idle when the first record came waits for more, until the batch is full or its oldest record is `delay_ms_max` old.
@@ -19,11 +22,16 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Generic, NamedTuple, TypeVar
+from typing import Annotated, Final, Generic, NamedTuple, TypeVar
 
 from annotated_types import Ge
 
+from consumer.core.cost import LearnedSize
 from consumer.core.types import ModelId
+
+SECONDS_MIN: Final = 0.005
+"""What a batch may always take: the worker does not see what each of its answers costs the supervisor and the broker,
+and nobody notices that a record waits for its neighbours so long."""
 
 Item = TypeVar("Item")
 """What the caller holds a lot's records in."""
@@ -33,8 +41,8 @@ Item = TypeVar("Item")
 class BatchOptions:
     """How large a batch gets, and how long an idle device waits for it."""
 
-    rows_max: Annotated[int, Ge(1)] = 256
-    """Rows of one batch at most."""
+    rows_max: Annotated[int, Ge(1)] = 512
+    """Rows of one batch at most; up to here it becomes as large as the model was seen to gain by."""
     bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
     """Payload bytes of one batch at most."""
     delay_ms_max: Annotated[float, Ge(0)] = 2.0
@@ -94,6 +102,7 @@ class Batcher(Generic[Item]):
     def __init__(self, options: BatchOptions) -> None:
         self._options = options
         self._lots: deque[_Lot[Item]] = deque()
+        self._learned = LearnedSize(options.rows_max, SECONDS_MIN)
         self.rows = 0
         """Rows that wait."""
         self.size = 0
@@ -105,9 +114,14 @@ class Batcher(Generic[Item]):
         return self._lots[0].added_s if self._lots else None
 
     @property
+    def rows_enough(self) -> int:
+        """Say how many rows a batch gains little beyond; `rows_max` until that is known."""
+        return self._learned.size
+
+    @property
     def is_full(self) -> bool:
-        """Tell whether as much waits as a batch can take."""
-        return self.rows >= self._options.rows_max or self.size >= self._options.bytes_max
+        """Tell whether as much waits as a batch should take."""
+        return self.rows >= self._learned.size or self.size >= self._options.bytes_max
 
     @property
     def due_at_s(self) -> float | None:
@@ -140,9 +154,9 @@ class Batcher(Generic[Item]):
         return due_at_s is not None and (not is_idle or now >= due_at_s)
 
     def take(self) -> list[Part[Item]]:
-        """Take the records of one batch, oldest first: as many as fit, and at least one if any waits."""
+        """Take the records of one batch, oldest first: as many as pay and fit, and at least one if any waits."""
         parts: list[Part[Item]] = []
-        rows_left, bytes_left = self._options.rows_max, self._options.bytes_max
+        rows_left, bytes_left = self._learned.choose(self.rows), self._options.bytes_max
         while self._lots:
             lot = self._lots[0]
             count = lot.fitting(rows_left, bytes_left) or (0 if parts else 1)
@@ -157,6 +171,10 @@ class Batcher(Generic[Item]):
             if lot.is_empty:
                 self._lots.popleft()
         return parts
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Learn from a batch that was taken: how many rows it had, and the device's time that it took."""
+        self._learned.observe(rows, seconds)
 
 
 class Batchers(Generic[Item]):

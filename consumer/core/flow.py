@@ -64,7 +64,7 @@ class FlowOptions:
     """Payload bytes in flight over all partitions."""
     span_max: Annotated[int, Ge(2)] = 16_384
     """Records from a partition's first unresolved one to its newest; the commit metadata has room for 16,384."""
-    fetch_records_max: Annotated[int, Ge(1)] = 1_000
+    fetch_records_max: Annotated[int, Ge(1)] = 2_000
     """Records of one fetch; at most half of `records_max` and of `span_max`."""
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 Owns the split of columns. Must not know what happens to a run afterwards.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from consumer.core.partitions import Admitted
@@ -59,20 +60,26 @@ class Intake:
     def _by_model(self, fetched: Slice, indices: Sequence[int]) -> Mapping[ModelId | Failure, list[int]]:
         """Sort records by their model, or by why they have none."""
         models, values, known = fetched.models, fetched.values, self._known
-        sorted_indices: dict[ModelId | Failure, list[int]] = {}
+        names: Sequence[ModelId | Failure | None]
+        names = [models] * len(values) if models is None or isinstance(models, str) else models
+        if None in values:
+            names = [
+                NO_VALUE if value is None and name in known else name for name, value in zip(names, values, strict=True)
+            ]
+        by_name: dict[ModelId | Failure | None, list[int]] = defaultdict(list)
         for i in indices:
-            model = models if models is None or isinstance(models, str) else models[i]
-            verdict: ModelId | Failure
-            if model is None:
-                verdict = NO_MODEL_ID
-            elif model not in known:
-                verdict = self._unknown
-            elif values[i] is None:
-                verdict = NO_VALUE
-            else:
-                verdict = model
-            sorted_indices.setdefault(verdict, []).append(i)
-        return sorted_indices
+            by_name[names[i]].append(i)
+        # Decided once for each name: this loop is the only work that is done for every record.
+        sorted_indices: dict[ModelId | Failure, list[int]] = {}
+        for name, chosen in by_name.items():
+            sorted_indices.setdefault(self._verdict(name), []).extend(chosen)
+        return {verdict: sorted(chosen) for verdict, chosen in sorted_indices.items()}
+
+    def _verdict(self, name: ModelId | Failure | None) -> ModelId | Failure:
+        """Say which model takes records of this name, or why none does."""
+        if name is None:
+            return NO_MODEL_ID
+        return name if isinstance(name, Failure) or name in self._known else self._unknown
 
 
 def _whole(admitted: Admitted, model: ModelId, now: float) -> Run:

@@ -34,6 +34,8 @@ CHUNKS_AHEAD = 2
 """Chunks that keep a worker's device busy: with so many there, more of the same model gather to a whole batch first."""
 BATCHES_AHEAD = 2
 """Batches that may always lie with a worker: the one that its device runs, and the next."""
+BATCH_S_MAX = 0.5
+"""Seconds that such a batch takes at most, if a record does not."""
 ROUNDING = 1e-6
 """Less than this, in batches or seconds, is nothing: sums of small parts are not exact."""
 
@@ -51,7 +53,7 @@ class SchedulingOptions:
     worker_bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
     """Payload bytes that may be with one worker at a time; a single larger record travels alone."""
     worker_work_ms_max: Annotated[float, Gt(0)] = 50.0
-    """Inference time that may lie ahead of one worker's device; two batches always may."""
+    """Inference time that may lie ahead of one worker's device; two batches, of up to 500 ms each, always may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class ModelShare:
     weight: float = 1.0
     priority: int = 0
     """Models of a higher one go first, see `core.turns`."""
-    rows_max: int = 256
+    rows_max: int = 512
     """Records of one batch at most."""
     limits: ModelLimits = field(default_factory=ModelLimits)
 
@@ -323,15 +325,19 @@ class Scheduler:
         ahead_s = batches = 0.0
         for other, count in load.records.items():
             ahead_s += count * self._queues[other].record_cost_s
-            batches += count / self._shares[other].rows_max
+            batches += count / self._batch(other)
         left_s, left_batches = options.worker_work_ms_max / 1000 - ahead_s, BATCHES_AHEAD - batches
         if left_s < ROUNDING and left_batches < ROUNDING:
             return 0
         # A whole batch at least, whoever's turn it is: else those whose records cost less would take every bit of room
         # that becomes free, and batches would be cut to its measure.
-        rows_max = self._shares[model].rows_max
+        batch = self._batch(model)
         by_time = int(left_s / queue.record_cost_s) if queue.is_cost_known else 0
-        return max(by_time, ceil(left_batches * rows_max), rows_max)
+        return max(by_time, ceil(left_batches * batch), batch)
+
+    def _batch(self, model: ModelId) -> int:
+        """Count the records of a model's batch, as far as they do not take too long together."""
+        return min(self._shares[model].rows_max, max(1, int(BATCH_S_MAX / self._queues[model].record_cost_s)))
 
     def _send(self, worker: WorkerId, model: ModelId, allowed: int) -> Assignment | None:
         """Take a chunk off a queue for a worker that has room; None where the next record is too large for now."""

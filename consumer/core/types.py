@@ -5,9 +5,12 @@ sliced and handed on, never opened.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple, NewType, TypeAlias
+from operator import itemgetter
+from typing import NamedTuple, NewType, TypeAlias, TypeVar
+
+T = TypeVar("T")
 
 ModelId: TypeAlias = str
 """A configured model's name: a record's key, unless the configuration takes it from elsewhere."""
@@ -163,22 +166,27 @@ class Run:
     def pick(self, indices: Sequence[int]) -> "Run":
         """Take the records at `indices`, in that order; payloads are copied out of shared memory."""
         picked = self.pick_bare(indices)
-        picked.values = [self.values[i] for i in indices]
+        picked.values = _picked(self.values, indices)
         picked.size = sum(map(len, filter(None, picked.values)))
         return picked
 
     def pick_bare(self, indices: Sequence[int]) -> "Run":
         """Take the records at `indices`, in that order, without their payloads."""
-        return replace(
-            self,
-            positions=[self.positions[i] for i in indices],
-            offsets=[self.offsets[i] for i in indices],
-            keys=[self.keys[i] for i in indices],
-            values=(),
-            headers=None if self.headers is None else [self.headers[i] for i in indices],
-            timestamps_ms=[self.timestamps_ms[i] for i in indices],
-            size=0,
-            deadlines_s=None if self.deadlines_s is None else [self.deadlines_s[i] for i in indices],
+        return Run(
+            self.partition,
+            self.generation,
+            self.model,
+            _picked(self.positions, indices),
+            _picked(self.offsets, indices),
+            _picked(self.keys, indices),
+            (),
+            None if self.headers is None else _picked(self.headers, indices),
+            _picked(self.timestamps_ms, indices),
+            0,
+            self.fetched_s,
+            None if self.deadlines_s is None else _picked(self.deadlines_s, indices),
+            self.attempts,
+            self.crashes,
         )
 
 
@@ -198,3 +206,11 @@ class Chunk:
     def size(self) -> int:
         """Payload bytes of all records together."""
         return sum(run.size for run in self.runs)
+
+
+def _picked(column: Sequence[T], indices: Sequence[int]) -> Sequence[T]:
+    """Take the cells at `indices`, at C speed: where models share a partition it is done for every record."""
+    if len(indices) < 2:  # noqa: PLR2004 - of fewer itemgetter makes no tuple
+        return [column[i] for i in indices]
+    picked: Sequence[T] = itemgetter(*indices)(column)
+    return picked

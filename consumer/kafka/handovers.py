@@ -77,6 +77,11 @@ class HandOver:
         """Return a callback for each record from `first`: one object for all, since the client holds one per record."""
         return repeat(self._report)
 
+    @property
+    def size(self) -> int:
+        """Count the bytes of the values."""
+        return sum(map(len, filter(None, self.values)))
+
     def row(self, index: int) -> Row:
         """Return a record as it is to be sent alone."""
         return self.keys[index], self.values[index], self.headers[index] if self.headers is not None else None

@@ -25,12 +25,13 @@ from consumer.core.types import TopicPartition
 RETRY_S = 0.05
 CALL_TIMEOUT_S = 5.0
 """How long one call of the client may take before it is called again to go on."""
-OVERDUE_S = 2 * CALL_TIMEOUT_S
+OVERDUE_S = 1.5 * CALL_TIMEOUT_S
 """After so long a call is not expected to return any more."""
 SECOND_LOOK_S = 1.0
 """An overdue call has so much longer: perhaps this whole process was frozen."""
-HANG_S = 20.0
-"""How long the client may take to end a transaction before it is given up for another one."""
+HANG_S = 10.0
+"""How long the client may take to end a transaction before it is given up for another one: after its coordinator was
+away, one was seen not to find it again, where a new client did at once."""
 
 Offsets: TypeAlias = Mapping[TopicPartition, tuple[int, str]]
 """Next offsets with their metadata."""

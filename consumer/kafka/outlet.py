@@ -26,6 +26,10 @@ from consumer.kafka.settings import Value
 
 TOO_LARGE = "the record is larger than the topic's max.message.bytes"
 
+UNHEARD: Mapping[str, Any] = {"error_cb": lambda _: None, "logger": logging.getLogger(f"{__name__}.unheard")}
+"""What a client is made with that expects to be refused: its complaints tell nobody anything."""
+UNHEARD["logger"].disabled = True
+
 LOOK_S = 0.05
 """How long a wait for a barrier waits at once."""
 

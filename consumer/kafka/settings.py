@@ -42,6 +42,9 @@ PRODUCER_DEFAULTS: Mapping[str, Value] = {
     "linger.ms": 20,
     # The client repeats without doubling for as long as it takes; the sink notices what hangs and acts on it.
     "message.timeout.ms": 0,
+    # A broker serves a connection one request at a time, and keeps one whose replicas do not follow for this long: the
+    # results of all other models wait behind it. The client's own limit is 30 s; what timed out is repeated undoubled.
+    "request.timeout.ms": 5000,
     # The same partition for a key as Java's clients choose.
     "partitioner": "murmur2_random",
     # Bounds what a stuck broker can pile up; beyond it the sink holds records back.
@@ -61,6 +64,8 @@ EXACTLY_ONCE_DEFAULTS: Mapping[str, Value] = {
 SHARED_DEFAULTS: Mapping[str, Value] = {
     # A connection that a firewall forgot is noticed.
     "socket.keepalive.enable": True,
+    # A broker that is back is found again about a second later; the client's own limit between two attempts is ten.
+    "reconnect.backoff.max.ms": 1000,
     # Errors come as complaints, once each (`errors`); the client's own log repeats them several times a second.
     # `log_level: 6`, or anything under `debug`, brings it back.
     "log_level": 2,

@@ -29,7 +29,7 @@ from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked,
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.errors import ClientError
 from consumer.kafka.handovers import HandOver
-from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
+from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import ParkedTopic, Parking, Place
 from consumer.kafka.retired import Retired
 from consumer.kafka.routes import Routes
@@ -70,7 +70,7 @@ class Sink(Outlet):
         self._parking = Parking()
         self._lingers = False
         """The client was given records since it was last told to send all that it has."""
-        self._stall = Stall()
+        self._stall = Stall(partial(self._make, UNHEARD))
 
     @property
     def in_flight(self) -> int:
@@ -239,7 +239,7 @@ class Sink(Outlet):
 
     def _look_into_stall(self, now_s: float) -> None:
         """Find out what a barrier hangs on, and go on without it."""
-        match self._stall.look(len(self._main) + len(self._suspected), self._main, now_s):
+        match self._stall.look(len(self._main) + len(self._suspected), now_s):
             case "absent":
                 self._complaints.note(KafkaError(KafkaError._ALL_BROKERS_DOWN))  # noqa: SLF001 - its name
             case "recall":

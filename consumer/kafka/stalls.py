@@ -3,6 +3,8 @@
 Owns the clock of the present barrier. Must not know which records it waits for.
 """
 
+from collections.abc import Callable
+
 from confluent_kafka import Producer
 
 from consumer.kafka.presence import Presence
@@ -16,8 +18,9 @@ RECALL_S = 1.0
 class Stall:
     """The progress of the present barrier."""
 
-    def __init__(self) -> None:
-        """Start without a barrier."""
+    def __init__(self, make: Callable[[], Producer]) -> None:
+        """Start without a barrier; `make` makes a client that asks whether a broker is there."""
+        self._make = make
         self._least = 0
         self._since_s = 0.0
         self._presence: Presence | None = None
@@ -34,7 +37,7 @@ class Stall:
         self._restart(now_s)
         self._was_absent = False
 
-    def look(self, left: int, client: Producer, now_s: float) -> str:
+    def look(self, left: int, now_s: float) -> str:
         """Say what to do, `left` records being in the clients: "", "absent", "recall" or "retire"."""
         if self._recalled_s is not None:
             if now_s - self._recalled_s < RECALL_S:
@@ -46,7 +49,7 @@ class Stall:
                 self._restart(now_s)
                 self._least = left
             elif now_s - self._since_s >= STALL_S:
-                self._presence = Presence(client)
+                self._presence = Presence(self._make)
             return ""
         is_there = self._presence.is_there
         if is_there is None:

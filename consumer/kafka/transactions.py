@@ -25,17 +25,18 @@ from functools import partial
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer.core.events import Delivered, DeliveryFailed, Unparked
-from consumer.core.types import Failure, TopicPartition
+from consumer.core.types import Failure, Ticket, TopicPartition
 from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
-from consumer.kafka.outlet import TOO_LARGE, Outlet, send_one, send_stretch
+from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
+from consumer.kafka.ration import SLOW, Ration
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
 from consumer.kafka.succession import Succession
-from consumer.kafka.trials import SILENT, Trials
+from consumer.kafka.trials import Trials
 
 BACKOFF_S = 0.1
 BACKOFF_S_MAX = 5.0
@@ -84,6 +85,7 @@ class TransactionalSink(Outlet):
         self._began_s: float | None = None
         """When the open transaction began."""
         self._is_sealed = False
+        self._ration = Ration(self._timeout_s / 2)
         self._attempt: Attempt | None = None
         """A commit that waits until everything retained is in the transaction."""
         self._operation: Operation | None = None
@@ -95,8 +97,8 @@ class TransactionalSink(Outlet):
         self._backoff_s = BACKOFF_S
         self._succession = Succession(partial(self._make, {}), self._id, committed)
         self._client = self._succession.begin(self._complaints, examine)
-        apart = {"transactional.id": f"{self._id}.probe", "error_cb": lambda _: None, "logger": SILENT}
-        self._trials = Trials(partial(self._make, apart), self._tell)
+        self._trials = Trials(partial(self._make, {**UNHEARD, "transactional.id": f"{self._id}.probe"}), self._tell)
+        self._trials.prepare()
         self._returning: list[HandOver] = []
         """Parked, and in the transaction again."""
 
@@ -198,10 +200,14 @@ class TransactionalSink(Outlet):
         if time.monotonic() < self._not_before_s or self._trials.is_undecided:
             return
         while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):
+            if not self._ration.allows(self._waiting[0], self._retained, self._delivered):
+                # The barrier passes before it, and so does the commit.
+                self._barrier = self._barrier and Ticket(self._waiting[0].ticket - 1)
+                break
             handed = self._waiting.popleft()
             if not self._trials.takes(handed):
                 self._retained.append(handed)
-                self._unsent.append(handed)
+                self._enlist(handed)
         # What an abort left over waits for the next barrier or commit: an open transaction grows old.
         if self._is_sealed and self._barrier is None and self._attempt is None:
             return
@@ -231,7 +237,11 @@ class TransactionalSink(Outlet):
 
     def _look_for_trouble(self) -> None:
         """Abort a transaction that cannot be committed any more; replace a broken client."""
-        is_ending = self._began_s is not None and (self._is_condemned or self._is_old())
+        if self._began_s is not None and not self._is_condemned and self._is_old():
+            self._is_condemned = True
+            self._ration.outlived(self._retained, self._delivered)
+            self._complaints.add("_TIMED_OUT", SLOW)
+        is_ending = self._began_s is not None and self._is_condemned
         if is_ending or self._complaints.fatal is not None:
             # A client that broke says only here why.
             self._operation = Operation(partial(end, self._client, None), None)
@@ -305,9 +315,11 @@ class TransactionalSink(Outlet):
         if ending.client is not None:
             discard(self._client)
             self._client = ending.client
-        self._began_s = None
+        began_s, self._began_s = self._began_s, None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
             self._retained.clear()
+            if began_s is not None:
+                self._ration.committed(time.monotonic() - began_s)
             self._is_sealed = self._barrier is not None
             self._is_condemned = self._is_explained = False
             self._backoff_s = BACKOFF_S
@@ -327,6 +339,8 @@ class TransactionalSink(Outlet):
             self._not_before_s = time.monotonic() + self._backoff_s
             self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
         self._is_condemned = self._is_explained = False
+        self._retained, left = self._ration.divide(self._retained, self._delivered)
+        self._waiting.extendleft(reversed(left))
         self._returning.clear()
         self._unsent.clear()
         self._suspects.clear()

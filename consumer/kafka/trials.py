@@ -10,7 +10,6 @@ with backoff. A hand-over whose delivery the core was told of cannot be parked a
 transaction can be committed.
 """
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
@@ -21,18 +20,20 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from consumer.core.events import Parked, TopicParked, TopicResumed
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
-from consumer.kafka.errors import one_line
+from consumer.errors import BrokerError
+from consumer.kafka.errors import described, one_line
 from consumer.kafka.handovers import CONDEMNING, HandOver
 from consumer.kafka.operations import Ending, Operation, discard
 from consumer.kafka.outlet import SinkEvent, send_one
 from consumer.kafka.parking import PROBE_BACKOFF_S, PROBE_BACKOFF_S_MAX, Place
+from consumer.kafka.succession import START_TIMEOUT_S
 
+NOT_ALLOWED = (
+    "delivery: exactly-once tries topics that refuse records by a second transactional.id, which ends in .probe, and "
+    "the brokers refuse it (allow Write and Describe for both ids, best by their prefix)"
+)
 ANSWER_S = 2.0
 """A topic that does not take a single record for so long refuses."""
-
-SILENT = logging.getLogger(f"{__name__}.silent")
-"""The client that tries topics expects to be refused."""
-SILENT.disabled = True
 
 
 @dataclass(slots=True)
@@ -73,6 +74,20 @@ class Trials:
     def is_undecided(self) -> bool:
         """Tell whether hand-overs wait here that the core expects to be delivered."""
         return any(not each.parked for each in self._handovers())
+
+    def prepare(self) -> None:
+        """See at the start whether topics may be tried at all: else innocent ones would be parked with the guilty.
+
+        Raises:
+            BrokerError: the brokers refuse the client that tries them, or do not answer.
+        """
+        client = self._make()
+        try:
+            client.init_transactions(START_TIMEOUT_S)
+        except KafkaException as raised:
+            raise BrokerError(f"{NOT_ALLOWED}: {described(raised.args[0])}") from None
+        finally:
+            discard(client)
 
     # -- while a transaction goes on; in an aborting thread, too
 

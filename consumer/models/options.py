@@ -6,11 +6,14 @@ ValueError. Must not know files, torch, or the other models.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Gt
 
 from consumer.models.signature import Signature, TensorSpec
+
+CALLS_GATHERED: Final = 4
+"""Calls' worth of rows that a batch may have where records of like lengths are to be found in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +46,13 @@ class ModelOptions:
     """Whether equal inputs give equal outputs, which the warm-up then checks."""
     finite: bool = False
     """Whether NaN and infinity in the inputs are refused."""
-    rows_max: Annotated[int, Ge(1)] = 256
-    """Most rows of a batch."""
+    rows_max: Annotated[int, Ge(1)] = 512
+    """Most rows of a call; up to here it becomes as large as the model was seen to gain by."""
     bytes_max: Annotated[int, Ge(1)] = 32 * 1024 * 1024
     """Most payload bytes of a batch."""
+    padded_max: Annotated[int, Ge(1)] = 16_384
+    """Most elements along the free axes of one call, padding included: rows times the longest record's; a record that
+    alone has more is a call of its own."""
     delay_ms_max: Annotated[float, Ge(0)] = 2.0
     """Longest wait of an idle worker for more records of a batch, in milliseconds."""
     failures_max: Annotated[int, Ge(1)] = 3
@@ -85,6 +91,11 @@ class ModelOptions:
     """Wait before a broken model is probed for the first time, in seconds."""
     probe_backoff_s_max: Annotated[float, Gt(0)] = 60.0
     """Longest wait between two probes of a broken model, in seconds."""
+
+    @property
+    def calls_gathered(self) -> int:
+        """How many calls' rows a batch may have: several where it can hold records of like lengths for each."""
+        return CALLS_GATHERED if self.batch and any(spec.pad is not None for spec in self.inputs or ()) else 1
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""

@@ -192,8 +192,8 @@ class Loop:
         options = self._models[model]
         self._runners[model] = Runner(loaded, options, self._content_type, self._lane.beat)
         # A batch is one call, where records have one row: a batch of many calls would keep other models waiting, and
-        # its first results would wait for its last.
-        rows_max = loaded.rows_max if loaded.is_batched else 1
+        # its first results would wait for its last. But only among many records are some of like lengths.
+        rows_max = loaded.rows_max * options.calls_gathered if loaded.is_batched else 1
         self._batchers.open(
             model, BatchOptions(rows_max=rows_max, bytes_max=options.bytes_max, delay_ms_max=options.delay_ms_max)
         )
@@ -208,7 +208,9 @@ class Loop:
 
     def _run_batch(self, model: ModelId) -> None:
         """Run a model's next batch and answer it."""
-        spans = self._batchers[model].take()
+        began_s = time.monotonic()
+        batcher = self._batchers[model]
+        spans = batcher.take()
         running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
         self._lane.begin(Phase.INFER, self._models[model].infer_timeout_s, model, running)
         sheets, failure = self._runners[model].run(spans)
@@ -219,8 +221,10 @@ class Loop:
         for sheet in sheets:
             self._answer(sheet)
         self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
+        if self._runners[model].is_undivided:
+            batcher.observe(sum(span.stop - span.first for span in spans), time.monotonic() - began_s)
         if failure is not None:
-            while spans := self._batchers[model].take():
+            while spans := batcher.take():
                 self._decline(spans, failure)
         self._look_at_memory()
 

@@ -5,21 +5,25 @@ memory until it fits, and a model that fails everything is asked whether it stil
 records come from, when a batch is due, or who is told.
 
 Theory of operation. A batch is divided into groups of records that may share a call, and these into calls of at most
-`rows_max` rows. A record that has more rows than that alone is a call that the model gets in slices, one after the
-other, and whose outputs are put together again. Every record ends on its span's sheet, with a result or a failure.
+`rows_max` rows; where records are padded, those of like lengths share a call. A record that has more rows than that
+alone is a call that the model gets in slices, one after the other, and whose outputs are put together again. Every
+record ends on its span's sheet, with a result or a failure.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
+from consumer.core.buckets import Limits
 from consumer.core.types import Failure
 from consumer.models.options import ModelOptions
-from consumer.models.signature import Form
+from consumer.models.signature import Form, Signature
+from consumer.worker.buckets import Buckets
 from consumer.worker.collate import Call, Collator, Inputs, calls, halves, records_of, rows_of
 from consumer.worker.cuda import staged
-from consumer.worker.decoding import Decoder, Groups
+from consumer.worker.decoding import Decoder, Groups, Portion
 from consumer.worker.encoding import Batch, Encoder, Identity
 from consumer.worker.failures import DeviceLostError, Streak, failure_of, is_device_lost, is_out_of_memory, one_line
 from consumer.worker.failures import unavailable as said_of_the_model
@@ -74,7 +78,11 @@ class Runner:
         identity = Identity(options.id, model.version, model.sha256)
         self._encoder = Encoder(identity, model.postprocess)
         self._streak = Streak(options.failures_max)
-        self._rows_max = model.rows_max
+        takes = model.takes
+        self._buckets: Buckets | None = None
+        if isinstance(takes, Signature) and model.is_batched and takes.padded_axes:
+            self._buckets = Buckets(takes)
+        self._limits = self._limits_max = Limits(model.rows_max, options.padded_max)
         self._passed = 0
         """Calls since the last one that needed too much memory."""
         self._answered: Inputs | None = None
@@ -82,6 +90,8 @@ class Runner:
         self._tried = self._failed = 0
         self._is_asked = False
         """Whether the model has passed its probe during this batch."""
+        self.is_undivided = True
+        """Whether every call of the last batch passed: the search for culprits says nothing about what batches take."""
 
     def run(self, spans: Sequence[Span]) -> tuple[list[Sheet], Failure | None]:
         """Run a batch.
@@ -100,17 +110,24 @@ class Runner:
             self._decoder.decode(sheet, groups)
         self._tried = self._failed = 0
         self._is_asked = False
+        self.is_undivided = True
         try:
             for portions in groups.values():
-                for call in calls(portions, self._rows_max):
+                for call in self._calls(portions):
                     self._tried += records_of(call)
-                    self._attempt(call, self._rows_max)
+                    self._attempt(call, self._limits.rows)
         except _ModelBrokenError as error:
             for sheet in sheets:
                 sheet.fail_open(error.failure)
             return sheets, error.failure
         self._streak.settle(self._tried, self._failed)
         return sheets, None
+
+    def _calls(self, portions: Sequence[Portion]) -> Iterator[Call]:
+        """Divide records that may share a call into calls."""
+        if self._buckets is None:
+            return calls(portions, self._limits.rows)
+        return self._buckets.calls(portions, self._limits)
 
     def probe(self) -> Failure | None:
         """Ask the model for its warm-up input, else for the last record that it answered; return why it fails.
@@ -144,6 +161,7 @@ class Runner:
             self._encoder.encode(call, outputs, batch)
             return True
         # Out of the handler: the exception, and with it the tensors of the failed call, are gone by now.
+        self.is_undivided = False
         if self._streak.is_suspect and not self._is_asked:
             broken = self.probe()
             if broken is not None:
@@ -174,7 +192,12 @@ class Runner:
         else:
             return self._give_up(call, failure)
         if has_passed:
-            self._rows_max, self._passed = min(self._rows_max, fewer), 0
+            self._passed = 0
+            if self._buckets is not None and records_of(call) > 1:
+                padded = max(1, self._buckets.padded(call) // 2)
+                self._limits = replace(self._limits, padded=min(self._limits.padded, padded))
+            else:
+                self._limits = replace(self._limits, rows=min(self._limits.rows, fewer))
         return has_passed
 
     def _give_up(self, call: Call, failure: Failure) -> bool:
@@ -185,6 +208,7 @@ class Runner:
 
     def _infer(self, call: Call, rows_max: int) -> tuple[Outputs, Batch]:
         """Run the model on a call's records, at most `rows_max` rows at once."""
+        started_s = time.perf_counter()
         rows = rows_of(call)
         inputs = self._collator.collate(call)
         began_s = time.perf_counter()
@@ -194,7 +218,10 @@ class Runner:
             outputs = self._splitter.take(self._ask(inputs, rows), rows)
         else:
             outputs = self._infer_sliced(inputs, rows, rows_max)
-        infer_s = time.perf_counter() - began_s
+        done_s = time.perf_counter()
+        infer_s = done_s - began_s
+        if self._buckets is not None and rows <= rows_max:
+            self._buckets.observe(call, done_s - started_s)
         for portion in call:
             portion.sheet.rows = max(portion.sheet.rows, rows)
             portion.sheet.infer_s += infer_s * portion.records / records_of(call)
@@ -228,11 +255,12 @@ class Runner:
     def _remember(self, call: Call, rows: int) -> None:
         """Take note of a call that passed."""
         self._passed += 1
-        if self._rows_max < self._model.rows_max and self._passed >= CALLS_BEFORE_GROWTH:
-            self._rows_max, self._passed = min(2 * self._rows_max, self._model.rows_max), 0
+        if self._limits != self._limits_max and self._passed >= CALLS_BEFORE_GROWTH:
+            now, most = self._limits, self._limits_max
+            self._limits, self._passed = Limits(min(2 * now.rows, most.rows), min(2 * now.padded, most.padded)), 0
         if self._model.probe_inputs is None and rows > 0:
             first = call[0].part(0, 1)
-            if first.rows <= self._rows_max:
+            if first.rows <= self._limits.rows:
                 self._answered = dict(self._on_device(self._collator.collate([first])))
 
 

@@ -86,7 +86,7 @@ def test_each_model_is_loaded_once_and_each_failure_is_its_own(
     assert shown[2].startswith("workers ok 1 workers (1 on cpu), ")
     model_rows = [row for row in shown if row.startswith("model ")]
     assert model_rows[0].startswith("model good ok Python factory; version ")
-    assert "; takes x FP32[2]; up to 256 rows a call; loaded in " in model_rows[0]
+    assert "; takes x FP32[2]; up to 512 rows a call; loaded in " in model_rows[0]
     assert model_rows[1].startswith("model broken failed ")
     assert "no weights" in model_rows[1]
     assert model_rows[2] == ("model deadly failed loading it ended the worker's process with exit code 9: about to go")

@@ -150,7 +150,7 @@ GROUP = "for after max.poll.interval.ms the group gives the partitions to others
         ),
         (
             "flow: {records_max: 100}",
-            "flow.fetch_records_max: 1000 is more than half of records_max (100); at most 50 is allowed",
+            "flow.fetch_records_max: 2000 is more than half of records_max (100); at most 50 is allowed",
         ),
         (
             "scheduling: {worker_bytes_max: 99999999}",

@@ -26,7 +26,7 @@ from consumer.kafka.operations import AbandonedError, Attempt, Ending, Operation
 from consumer.kafka.sink import Routes
 from consumer.kafka.transactions import TransactionalSink
 from tests import brokers
-from tests.contract.clients import Reader, Told, new_group, reader, run_of, transactional_sink, turn_until
+from tests.contract.clients import Reader, Told, new_group, reader, run_of, transactional_sink
 
 pytestmark = pytest.mark.broker
 

@@ -99,14 +99,14 @@ TestBatcher.settings = settings(UNHURRIED, max_examples=80, stateful_step_count=
 
 
 def test_a_lot_larger_than_a_batch_is_cut() -> None:
-    """A thousand records that came together leave in batches of rows_max, the last one with what is left."""
-    batcher: Batcher[str] = Batcher(BatchOptions(rows_max=256))
-    batcher.add("lot", [3136] * 1000, 0.0)
+    """Fifty records that came together leave in batches of rows_max, the last one with what is left."""
+    batcher: Batcher[str] = Batcher(BatchOptions(rows_max=16))
+    batcher.add("lot", [3136] * 50, 0.0)
     ends = []
     while batcher.rows:
         (part,) = batcher.take()
         ends.append((part.item, part.first, part.stop))
-    assert ends == [("lot", 0, 256), ("lot", 256, 512), ("lot", 512, 768), ("lot", 768, 1000)]
+    assert ends == [("lot", 0, 16), ("lot", 16, 32), ("lot", 32, 48), ("lot", 48, 50)]
 
 
 def test_a_record_larger_than_a_batch_travels_alone() -> None:
@@ -163,3 +163,20 @@ def test_the_oldest_record_that_is_due_goes_first(arrivals: list[tuple[str, int,
     assert batchers.due_at_s == min(times, default=None)
     assert "a" in batchers
     assert "d" not in batchers
+
+
+def test_a_batch_is_as_large_as_pays() -> None:
+    """Once rows are known to cost the same in small batches, these are taken, and an idle device waits for no more."""
+    batcher: Batcher[int] = Batcher(BatchOptions(rows_max=256, delay_ms_max=2.0))
+    for _ in range(100):
+        batcher.add(0, [1] * 512, 0.0)
+        while batcher.rows:
+            rows = sum(part.stop - part.first for part in batcher.take())
+            assert 1 <= rows <= 256
+            batcher.observe(rows, 1e-3 + 1e-2 * rows)
+    enough = batcher.rows_enough
+    assert 1 <= enough <= 8
+    batcher.add(1, [1] * enough, 10.0)
+    assert batcher.is_due(10.0, is_idle=True)
+    batcher.add(1, [1] * 8, 10.0)
+    assert [part.stop - part.first for part in batcher.take()] == [enough]

@@ -206,7 +206,7 @@ TestFlow.settings = settings(UNHURRIED, max_examples=100, stateful_step_count=50
 
 def flow_of(partitions: int, **limits: int) -> Flow:
     """Make a flow with some partitions, which has seen small records."""
-    flow = Flow(FlowOptions(**limits))
+    flow = Flow(FlowOptions(**({"fetch_records_max": 1000} | limits)))
     flow.assign(PARTITIONS[:partitions])
     for _ in range(200):
         flow.admit(PARTITIONS[0], 1, 1, 1)
@@ -367,7 +367,7 @@ def test_a_poll_with_everything_paused_brings_little() -> None:
 
 def test_large_records_are_fetched_in_small_numbers() -> None:
     """The room follows the size of the latest records, upwards at once; a record is always let through."""
-    flow = Flow(FlowOptions(bytes_max=1_000_000))
+    flow = Flow(FlowOptions(bytes_max=1_000_000, fetch_records_max=1000))
     flow.assign(PARTITIONS[:1])
     assert flow.decide(0.0).room == 1_000_000 // PAYLOAD_UNKNOWN
     flow.admit(PARTITIONS[0], 2, 600_000, 2)

@@ -363,15 +363,16 @@ def test_suspects_keep_within_the_limit_and_are_not_passed_by() -> None:
     assert sizes == [(True, 4), (False, 2)]
 
 
-def test_a_worker_gets_no_more_ahead_than_its_device_needs() -> None:
-    """Two batches of a slow model may lie with a worker, the rest waits where it can still be reordered."""
+@pytest.mark.parametrize(("record_cost_s", "records"), [(0.05, 16), (0.1, 10), (1.0, 2)])
+def test_a_worker_gets_no_more_ahead_than_its_device_needs(record_cost_s: float, records: int) -> None:
+    """Two batches of a slow model may lie with a worker, of half a second or a record; the rest can be reordered."""
     made = scheduler(None, a=ModelShare(rows_max=8))
     made.enqueue(run_for(A, 0, 1000))
-    made._queues[A].record_cost_s = 1.0
+    made._queues[A].record_cost_s = record_cost_s
     first = assign(made, ONE)
     for _ in range(200):
         first += assign(made, ONE)
-    assert len(offsets(first)) == 16
+    assert len(offsets(first)) == records
 
 
 def test_the_least_loaded_worker_is_chosen() -> None:

@@ -20,6 +20,8 @@ KILLER = -999.0
 SLEEPER = -333.0
 """Holds its batch up."""
 SLEEP_S = 5.0
+ASLEEP = "asleep"
+"""The file beside this one with a line for each batch that was held up."""
 SEGFAULT = -901.0
 """Reads from address 0."""
 LEAVER = -902.0
@@ -33,6 +35,8 @@ DEAF_SPINNER = -905.0
 
 
 def _sleep() -> None:
+    with Path(__file__).with_name(ASLEEP).open("a") as diary:
+        diary.write("\n")
     time.sleep(SLEEP_S)
 
 

@@ -30,6 +30,7 @@ from schemas.codecs import encode_request
 from schemas.records import Request
 from schemas.tensors import Tensor
 from tests.brokers import new_topic
+from tests.e2e.models_for_tests import ASLEEP
 from tests.e2e.oracle import WAIT_S, Archive, Outcome, Place, Sampler, committed
 
 MODELS_FILE = Path(__file__).with_name("models_for_tests.py")
@@ -219,6 +220,14 @@ class Stage:
             time.sleep(0.1)
         return time.monotonic() - began_s
 
+    def wait_asleep(self, batches: int = 1, timeout_s: float = WAIT_S) -> None:
+        """Wait until so many batches are held up by a record that does that: they are in the worker's hands."""
+        diary = self.directory / ASLEEP
+        deadline_s = time.monotonic() + timeout_s
+        while not diary.exists() or diary.read_text().count("\n") < batches:
+            assert time.monotonic() < deadline_s, self.logs()
+            time.sleep(0.02)
+
     def expect_only(self, is_expected: Callable[[Place], bool]) -> None:
         """Expect no outcome of some records: the test saw to it that the program never reads them."""
         for place in [place for place in self.sent if not is_expected(place)]:
@@ -307,6 +316,17 @@ class Program:
             assert self.process.poll() is None, self.log.read_text()[-3000:]
             assert time.monotonic() < deadline_s, self.log.read_text()[-3000:]
             time.sleep(0.05)
+
+    def wait_complained(self, of: str, timeout_s: float = 40.0) -> None:
+        """Wait until the log names something in a warning or an error; the program lives on."""
+        deadline_s = time.monotonic() + timeout_s
+        while not any(
+            of in line and ('"level":"warning"' in line or '"level":"error"' in line)
+            for line in self.log.read_text().splitlines()
+        ):
+            assert time.monotonic() < deadline_s, self.log.read_text()[-3000:]
+            assert self.process.poll() is None, self.log.read_text()[-3000:]
+            time.sleep(0.1)
 
     def is_ready(self) -> bool:
         """Ask `/readyz`."""

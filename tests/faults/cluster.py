@@ -152,13 +152,13 @@ class Cluster:
             self.node.kill(signal.SIGCONT)
 
     @contextlib.contextmanager
-    def denied(self, topic: str, operation: AclOperation = AclOperation.WRITE) -> Iterator[None]:
-        """Forbid the program something about a topic for a block."""
+    def denied(
+        self, name: str, operation: AclOperation = AclOperation.WRITE, kind: ResourceType = ResourceType.TOPIC
+    ) -> Iterator[None]:
+        """Forbid the program something about a topic, or another resource, for a block."""
 
         def rule(user: str, what: AclOperation, permission: AclPermissionType) -> AclBinding:
-            return AclBinding(
-                ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{user}", "*", what, permission
-            )
+            return AclBinding(kind, name, ResourcePatternType.LITERAL, f"User:{user}", "*", what, permission)
 
         rules = [
             rule("*", AclOperation.ALL, AclPermissionType.ALLOW),
@@ -172,19 +172,13 @@ class Cluster:
         finally:
             anyone: Any = None
             everything = AclBindingFilter(
-                ResourceType.TOPIC,
-                topic,
-                ResourcePatternType.LITERAL,
-                anyone,
-                anyone,
-                AclOperation.ANY,
-                AclPermissionType.ANY,
+                kind, name, ResourcePatternType.LITERAL, anyone, anyone, AclOperation.ANY, AclPermissionType.ANY
             )
             for future in admin.delete_acls([everything]).values():
                 future.result(10)
 
     def configure(self, topic: str, settings: Mapping[str, str]) -> None:
-        """Change a topic's settings."""
+        """Change a topic's settings, and wait until the node goes by them."""
         entries = [
             ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
         ]
@@ -192,6 +186,10 @@ class Cluster:
         admin = self.admin()
         for future in admin.incremental_alter_configs([resource]).values():
             future.result(10)
+        deadline_s = time.monotonic() + 10
+        while not _has(admin, ConfigResource(ConfigResource.Type.TOPIC, topic), settings):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.05)
 
     def delete_records(self, topic: str, lows: Mapping[int, int]) -> None:
         """Delete what lies below an offset of each partition, as retention does."""
@@ -208,6 +206,12 @@ class Cluster:
         while topic in admin.list_topics(timeout=10).topics:
             assert time.monotonic() < deadline_s
             time.sleep(0.05)
+
+
+def _has(admin: AdminClient, resource: ConfigResource, settings: Mapping[str, str]) -> bool:
+    (described,) = admin.describe_configs([resource]).values()
+    found = described.result(10)
+    return all(found[name].value == value for name, value in settings.items())
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_a_slow_model_costs_no_rebalance(cluster: Cluster, stage_of: StageOf) ->
     cluster.proxy.add(Rule({Api.JOIN_GROUP}, Verdict.PASS, times=None, then=lambda: joins.append(time.monotonic())))
     stage.send("a", [SLEEPER, *range(10)], partition=0)
     stage.send("a", [SLEEPER, *range(10)], partition=1)
-    time.sleep(1)
+    stage.wait_asleep()
     stage.send("a", [SLEEPER, *range(10)], partition=2)
     stage.wait_settled(RECOVERY_S)
     assert joins == []

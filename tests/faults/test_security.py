@@ -1,6 +1,7 @@
 """Logins and certificates: those that are right serve, those that are not end the start with one clear line."""
 
 import pytest
+from confluent_kafka.admin import ResourceType
 
 from tests.faults.cluster import Cluster
 from tests.faults.conftest import StageOf
@@ -19,6 +20,26 @@ def test_a_refused_login_says_so(cluster: Cluster, stage_of: StageOf) -> None:
     assert "Traceback" not in log
     assert "uthentication failed" in log
     assert "wrong-password" not in log
+
+
+@pytest.mark.parametrize("suffix", ["", ".probe"])
+def test_a_forbidden_transactional_id_says_so(cluster: Cluster, stage_of: StageOf, delivery: str, suffix: str) -> None:
+    """Without permission for one of its two transactional ids the start ends with one line that says what is missing.
+
+    At least once needs neither.
+    """
+    stage = stage_of(instance="pod-0")
+    with cluster.denied(f"{stage.group}-pod-0{suffix}", kind=ResourceType.TRANSACTIONAL_ID):
+        program = stage.start(workers=1)
+        if delivery == "at-least-once":
+            stage.send("a", range(10))
+            stage.wait_settled(RECOVERY_S)
+            assert program.stop() == 0
+            return
+        assert program.process.wait(60) == 4
+    log = program.log.read_text()
+    assert "Traceback" not in log
+    assert "TRANSACTIONAL_ID_AUTHORIZATION_FAILED" in log or "ransactional Id authorization failed" in log
 
 
 def over_tls(cluster: Cluster, authority: str) -> dict[str, str | None]:

@@ -269,11 +269,7 @@ def test_sigterm_with_a_worker_that_does_not_answer(cluster: Cluster, stage_of: 
     stage.send("a", [1.0])
     stage.wait_settled(RECOVERY_S)  # the model is loaded now
     stage.send("a", [SLEEPER, *range(50)])
-    deadline_s = time.monotonic() + 30
-    while not program.status()["in_flight"]["records"]:
-        assert time.monotonic() < deadline_s, stage.logs()
-        time.sleep(0.05)
-    time.sleep(0.5)  # the batch is with the worker
+    stage.wait_asleep()
     assert stop_within(program, 1 + 2 + 2 + 5) == 1, stage.logs()
     stage.ends_expected |= {1}
     program = stage.start(workers=1)

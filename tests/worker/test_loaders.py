@@ -63,7 +63,7 @@ class TestEveryFormat:
     def test_it_has_the_signature(self, model: LoadedModel) -> None:
         """Declared or read, it is the same."""
         assert model.signature == Signature((X,))
-        assert (model.is_batched, model.rows_max, model.rows_fixed) == (True, 256, None)
+        assert (model.is_batched, model.rows_max, model.rows_fixed) == (True, 512, None)
 
     def test_it_warms_up(self, model: LoadedModel) -> None:
         """Zeros of the signature are asked, and are what the model is probed with."""
