@@ -92,7 +92,7 @@ def decoded(workload: Workload, call: "Callable[..., torch.Tensor]", rows: int) 
     """Decode requests from memory, stack them and infer."""
     import torch
 
-    values = list(workload.values(RECORDS[workload.name]))
+    values = list(workload.values(records.fresh(RECORDS[workload.name])))
 
     def turn() -> int:
         for first in range(0, len(values), rows):

@@ -30,6 +30,7 @@ class Plan:
     """Of W1 binary; the other workloads follow it."""
     rounds: int
     workers: int
+    experiments: tuple[str, ...]
     only: tuple[str, ...] = ()
     """The subjects of W1 to run; all of them if empty."""
     is_quick: bool = False

@@ -1,8 +1,8 @@
 """Fills a topic with the records of a workload, before anything is measured: the generator, a process of its own.
 
-python -m benchmarks.load BOOTSTRAP TOPIC WORKLOAD COUNT [MODEL]
+    python -m benchmarks.load BOOTSTRAP TOPIC WORKLOAD COUNT [MODEL [all]]
 
-With a model, only that model's records of the workload are sent.
+With a model, only that model's records of the workload are sent; with `all`, all of them are for that model.
 """
 
 import sys
@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Producer
 
+from benchmarks.records import fresh
 from benchmarks.topics import PARTITIONS
 from benchmarks.workloads import WORKLOADS
 
@@ -44,11 +45,11 @@ def load(bootstrap: str, topic: str, sent: Iterable[tuple[str, bytes]]) -> int:
     return number
 
 
-def main(bootstrap: str, topic: str, workload: str, count: str, model: str = "") -> None:
+def main(bootstrap: str, topic: str, workload: str, count: str, model: str = "", whose: str = "") -> None:
     """Fill a topic and print how many records it got."""
     asked, total = WORKLOADS[workload], int(count)
-    keys = [key for key in asked.keys(total) if model in {"", key}]
-    print(load(bootstrap, topic, zip(keys, asked.values(len(keys)), strict=True)))
+    keys = [model] * total if whose == "all" else [key for key in asked.keys(total) if model in {"", key}]
+    print(load(bootstrap, topic, zip(keys, asked.values(fresh(len(keys))), strict=True)))
 
 
 if __name__ == "__main__":

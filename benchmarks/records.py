@@ -1,7 +1,8 @@
 """The records of the benchmarks, made quickly: one request is encoded by `schemas`, then overwritten in copies.
 
 Owns what each workload's requests hold; the same bytes as to encode each by itself. Every id has 32 characters and
-stands first in its value, so that whoever reads a result finds it without decoding (`ID`).
+stands first in its value, so that whoever reads a result finds it without decoding (`ID`). In an open loop it is the
+time at which its record was to be sent.
 """
 
 import re
@@ -52,28 +53,28 @@ def filled(name: str, tensors: Sequence[NDArray[np.generic]], identities: Iterat
         yield template.fill(identity, encoded[number % len(encoded)])
 
 
-def identities(count: int) -> Iterator[bytes]:
-    """Make so many ids."""
+def fresh(count: int) -> Iterator[bytes]:
+    """Make so many ids that no other record has."""
     return (uuid.uuid4().hex.encode() for _ in range(count))
 
 
-def requests(count: int) -> Iterator[bytes]:
+def requests(identities: Iterator[bytes]) -> Iterator[bytes]:
     """W1 binary: requests of 3.2 KB, msgpack, each with an id of its own."""
-    return filled("image", images(IMAGES), identities(count))
+    return filled("image", images(IMAGES), identities)
 
 
-def json_requests(count: int) -> Iterator[bytes]:
+def json_requests(identities: Iterator[bytes]) -> Iterator[bytes]:
     """W1 JSON: the same images as JSON numbers, about 10 KB."""
     marker = uuid.uuid4().hex
     encoded = [encode_request(Request(marker, (Tensor.of("image", each),)), JSON) for each in images(IMAGES // 8)]
-    for number, identity in enumerate(identities(count)):
+    for number, identity in enumerate(identities):
         yield encoded[number % len(encoded)].replace(marker.encode(), identity, 1)
 
 
-def picture_requests(count: int) -> Iterator[bytes]:
+def picture_requests(identities: Iterator[bytes]) -> Iterator[bytes]:
     """W2: pictures of 150 KB, UINT8."""
     pictures = np.random.default_rng(0).integers(0, 256, (32, 3, 224, 224), dtype=np.uint8)
-    return filled("picture", list(pictures), identities(count))
+    return filled("picture", list(pictures), identities)
 
 
 def token_rows() -> list[NDArray[np.int64]]:
@@ -82,15 +83,15 @@ def token_rows() -> list[NDArray[np.int64]]:
     return [random.integers(1_000, sentences.VOCABULARY, each) for each in sentences.lengths(sentences.DIFFERENT)]
 
 
-def sentence_requests(count: int) -> Iterator[bytes]:
+def sentence_requests(identities: Iterator[bytes]) -> Iterator[bytes]:
     """W3: sentences as tokens, INT64, of lengths that differ."""
     rows = token_rows()
-    for number, identity in enumerate(identities(count)):
+    for number, identity in enumerate(identities):
         tokens = Tensor.of("tokens", rows[number % len(rows)])
         yield encode_request(Request(identity.decode(), (tokens,)), MSGPACK)
 
 
-def feature_requests(count: int) -> Iterator[bytes]:
+def feature_requests(identities: Iterator[bytes]) -> Iterator[bytes]:
     """W4: features of 1 KB, the same for each model."""
     features = np.random.default_rng(0).random((IMAGES, mixture.SIDE), dtype=np.float32)
-    return filled("features", list(features), identities(count))
+    return filled("features", list(features), identities)

@@ -38,7 +38,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     def show(self, console: Console) -> None:
         """Lay it out for a terminal."""

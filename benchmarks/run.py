@@ -1,6 +1,7 @@
 """Measures the program beside ceilings, loops and other systems, and reports every figure to reach.
 
     python -m benchmarks.run [--quick] [--records N] [--rounds N] [--workers N] [--only SUBJECT]
+        [--experiment NAME]
 
 Owns the command line and the order of the experiments. One machine, one warm broker, one invocation: the first round
 of each experiment is not counted, the order of the subjects turns with every round, and the figures are medians of
@@ -12,13 +13,13 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import experiments, machine, plots, subjects
+from benchmarks import experiments, machine, openloop, plots, subjects
 from benchmarks.experiments import Outcome, Plan
 from benchmarks.goals import figures
 from benchmarks.records import MODEL
@@ -32,8 +33,16 @@ from consumer.demo import broker as brokers
 OUT = Path(__file__).parent / "out"
 SUBJECTS = tuple(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512)))
 BASELINE = "tuned"
-QUICK = (experiments.crayfish,)
-FULL = (experiments.crayfish, experiments.mixed, experiments.pictures, experiments.encoder)
+EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
+    "throughput": experiments.crayfish,
+    "latency": openloop.steady,
+    "crash": openloop.killed,
+    "mixture": experiments.mixed,
+    "flood": openloop.flood,
+    "pictures": experiments.pictures,
+    "sentences": experiments.encoder,
+}
+"""In their order; `throughput` is the one of a quick run."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -46,6 +55,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--only", choices=SUBJECTS, action="append", help="of W1, beside the tuned loop; no more (repeatable)"
     )
+    parser.add_argument(
+        "--experiment", choices=EXPERIMENTS, action="append", help="run this one only (repeatable; default: all)"
+    )
     return parser.parse_args(given)
 
 
@@ -55,19 +67,27 @@ def planned(asked: argparse.Namespace) -> Plan:
         records=asked.records or (200_000 if asked.quick else 600_000),
         rounds=asked.rounds or (3 if asked.quick else 5),
         workers=asked.workers,
+        experiments=chosen(asked),
         only=tuple(dict.fromkeys((*asked.only, BASELINE))) if asked.only else (),
         is_quick=asked.quick,
     )
 
 
+def chosen(asked: argparse.Namespace) -> tuple[str, ...]:
+    """Name the experiments that are asked for."""
+    if asked.experiment:
+        return tuple(dict.fromkeys(asked.experiment))
+    return ("throughput",) if asked.quick or asked.only else tuple(EXPERIMENTS)
+
+
 def measure(lab: Lab, plan: Plan) -> Outcome:
     """Run the experiments that are planned; one that fails leaves the others alone."""
     outcome = Outcome()
-    for experiment in QUICK if plan.is_quick or plan.only else FULL:
+    for name in plan.experiments:
         try:
-            experiment(lab, plan, outcome)
+            EXPERIMENTS[name](lab, plan, outcome)
         except StalledError as error:
-            outcome.fail([f"{experiment.__name__}: {error}"])
+            outcome.fail([f"{name}: {error}"])
     return outcome
 
 

@@ -64,6 +64,8 @@ class Lab:
     topics: Topics
     directory: Path
     console: Console
+    written: set[str] = field(default_factory=set)
+    """The networks whose files are in the directory."""
     generator: Generator = field(default_factory=Generator)
     runs: dict[str, list[Measurement]] = field(default_factory=dict)
     """By subject, under the workload's name but for W1; in the order of the rounds."""
@@ -72,8 +74,14 @@ class Lab:
     latencies: dict[str, dict[str, float]] = field(default_factory=dict)
     """Percentiles in ms of each open-loop trial."""
 
-    def load(self, workload: Workload, count: int, model: str = "") -> Loaded:
+    def load(self, workload: Workload, count: int, model: str = "", *, is_all: bool = False) -> Loaded:
         """Make a topic and fill it, by a process of its own.
+
+        Args:
+            workload: whose records.
+            count: how many.
+            model: only those of this model, if one is named.
+            is_all: all of them for that model instead.
 
         Raises:
             StalledError: the broker did not take the records.
@@ -82,6 +90,8 @@ class Lab:
         self.topics.create(topic)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [sys.executable, "-m", "benchmarks.load", self.bootstrap, topic, workload.name, str(count), model]
+        if model and is_all:
+            command.append("all")
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StalledError(f"{topic} could not be filled: {done.stderr.strip()[-500:]}")
@@ -98,8 +108,9 @@ class Lab:
             self.topics.delete(topic)
 
     def write_networks(self, workload: Workload) -> None:
-        """Write a workload's networks into the directory."""
-        if workload.network:
+        """Write a workload's networks into the directory, once."""
+        if workload.network and workload.network not in self.written:
+            self.written.add(workload.network)
             subprocess.run(
                 [sys.executable, "-m", "benchmarks.networks", workload.network, str(self.directory)], check=True
             )

@@ -23,8 +23,8 @@ class Workload:
     title: str
     network: str
     """Which of `benchmarks.networks` to write; empty where the files come from elsewhere."""
-    values: Callable[[int], Iterator[bytes]]
-    """Makes so many requests."""
+    values: Callable[[Iterator[bytes]], Iterator[bytes]]
+    """Makes a request for each id."""
     keys: Callable[[int], list[str]]
     """The models of so many requests."""
     models: Callable[[Path], Models]

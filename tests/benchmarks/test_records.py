@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import PIXELS, mixture, sentences
-from benchmarks.records import ID, requests
+from benchmarks.records import ID, fresh, requests
 from benchmarks.workloads import W1, W1_JSON, W2, W3, W4, WORKLOADS, Workload
 from schemas.codecs import MSGPACK, decode_request, encode_request
 
@@ -12,7 +12,7 @@ from schemas.codecs import MSGPACK, decode_request, encode_request
 def test_patched_requests_are_those_that_the_encoder_makes() -> None:
     """The loader's shortcut gives the bytes of the encoder, with an id and an image of its own for each record."""
     names, images = set(), set()
-    for value in requests(50):
+    for value in requests(fresh(50)):
         request = decode_request(value, MSGPACK)
         assert encode_request(request, MSGPACK) == value
         (tensor,) = request.inputs
@@ -27,7 +27,7 @@ def test_patched_requests_are_those_that_the_encoder_makes() -> None:
 def test_every_request_carries_an_id_of_its_own_where_a_reader_finds_it(workload: Workload) -> None:
     """The first 32 hexadecimal digits of a value are its id, in each workload and codec."""
     found = set()
-    for value in workload.values(20):
+    for value in workload.values(fresh(20)):
         match = ID.search(value)
         assert match is not None
         assert decode_request(value, workload.content_type).id == match.group().decode()
@@ -47,14 +47,14 @@ def test_every_request_carries_an_id_of_its_own_where_a_reader_finds_it(workload
 )
 def test_requests_fit_their_networks(workload: Workload, name: str, datatype: str, shape: tuple[int, ...]) -> None:
     """Each workload's requests have the input that its network takes."""
-    (value,) = workload.values(1)
+    (value,) = workload.values(fresh(1))
     (tensor,) = decode_request(value, workload.content_type).inputs
     assert (tensor.name, tensor.datatype, tensor.shape) == (name, datatype, shape)
 
 
-def lengths_of(values: Callable[[int], Iterator[bytes]], count: int) -> list[int]:
+def lengths_of(values: Callable[[Iterator[bytes]], Iterator[bytes]], count: int) -> list[int]:
     """Return how many tokens each request has."""
-    return [decode_request(value, MSGPACK).inputs[0].shape[0] for value in values(count)]
+    return [decode_request(value, MSGPACK).inputs[0].shape[0] for value in values(fresh(count))]
 
 
 def test_sentences_repeat_in_whole_turns() -> None:

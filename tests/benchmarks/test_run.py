@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from benchmarks.goals import GOALS
-from benchmarks.run import BASELINE, OUT, arguments, planned
+from benchmarks.run import BASELINE, EXPERIMENTS, OUT, arguments, planned
 from consumer.demo.broker import Broker
 from tests.brokers import need
 
@@ -52,6 +52,8 @@ def test_the_full_run_has_enough_pairs() -> None:
     """By default at least five pairs are measured, and everything; a quick run takes fewer of a few."""
     full, quick = planned(arguments([])), planned(arguments(["--quick"]))
     assert full.rounds >= 5
+    assert full.experiments == tuple(EXPERIMENTS)
+    assert quick.experiments == ("throughput",)
     assert not full.is_quick
     assert not full.only
     assert quick.is_quick
@@ -62,3 +64,5 @@ def test_one_subject_runs_beside_the_baseline() -> None:
     """`--only` measures that subject and the loop that it is compared with."""
     assert planned(arguments(["--only", "simple"])).only == ("simple", BASELINE)
     assert planned(arguments(["--only", "tuned"])).only == ("tuned",)
+    assert planned(arguments(["--only", "tuned"])).experiments == ("throughput",)
+    assert planned(arguments(["--experiment", "crash", "--experiment", "flood"])).experiments == ("crash", "flood")
