@@ -90,6 +90,7 @@ def crayfish(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     try:
         rows = 512 if plan.is_quick or plan.only else best_rows(lab, loaded, outcome)
         offered = [*subjects.programs(W1, plan.workers), *subjects.loops(MODEL, rows)]
+        outcome.reasons["w1_json_mlserver_ratio"] = "MLServer commits nothing and takes headers: no adapter yet"
         if not plan.is_quick or plan.only:
             installed, reasons = peers.offered(lab.directory, plan.only)
             offered += installed
@@ -156,6 +157,7 @@ def encoder(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     except RuntimeError as error:
         outcome.reasons["w3_torch_ratio"] = outcome.reasons["w3_bucketed_ratio"] = str(error)
         return
+    outcome.reasons["w3_bucketed_ratio"] = "needs a way to turn bucketing off"
     turns = max(round(plan.share(1_500) / sentences.DIFFERENT), 1)
     against_torch(lab, plan, outcome, W3, turns * sentences.DIFFERENT)
 
