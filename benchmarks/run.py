@@ -10,6 +10,7 @@ paired ratios. Only ratios within one report mean anything.
 
 import argparse
 import shlex
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -122,6 +123,8 @@ def draw(made: Report) -> str:
 def main() -> int:
     """Measure and report; 1 where a run failed, 4 where there is no broker to measure on."""
     plan = planned(arguments())
+    # What was started ends with this, also when it is asked to end itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console() if sys.stdout.isatty() else Console(width=160)
     OUT.mkdir(exist_ok=True)
     try:
