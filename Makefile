@@ -10,10 +10,10 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test check lint types mutants soak bench kafka up down run clean
+.PHONY: help install demo test check lint types mutants soak bench bench-quick kafka up down run clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Create .venv and install everything that demo, tests and tools need, versions pinned
 
@@ -50,8 +50,11 @@ soak: $(INSTALLED) ## Eight models under random faults for ten minutes, then the
 	$(BIN)/python -m tests.soak $(ARGS)
 	$(BIN)/python -m pytest -m soak
 
-bench: $(INSTALLED) ## Measure the program against two hand-written loops (a real Kafka, a quiet machine)
+bench: $(INSTALLED) ## Measure the program against ceilings, loops and other systems (a real Kafka, a quiet machine)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-quick: $(INSTALLED) ## The same report in two minutes: one workload, few subjects and records
+	$(BIN)/python -m benchmarks.run --quick $(ARGS)
 
 run: $(INSTALLED) ## Serve the demo's three models as consumer.yaml says (KAFKA_BOOTSTRAP_SERVERS, or a broker of its own)
 	@test -d models || $(BIN)/python -m consumer.demo.training models

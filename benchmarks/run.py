@@ -1,164 +1,131 @@
-"""Measures the program beside two hand-written loops: one machine, one warm broker, one loaded topic, one run.
+"""Measures the program beside ceilings, loops and other systems, and reports every figure to reach.
 
-    python -m benchmarks.run [--records N] [--rounds N] [--workers N]
+    python -m benchmarks.run [--quick] [--records N] [--rounds N] [--workers N] [--only SUBJECT]
+        [--experiment NAME]
 
-Owns the order of the runs and the report. The first round warms the broker and is not counted; every later round runs
-each subject once, in an order that turns, and the report gives medians. Only ratios within one report mean anything.
+Owns the command line and the order of the experiments. One machine, one warm broker, one invocation: the first round
+of each experiment is not counted, the order of the subjects turns with every round, and the figures are medians of
+paired ratios. Only ratios within one report mean anything.
 """
 
 import argparse
-import contextlib
-import json
-import os
-import platform
+import shlex
 import signal
-import statistics
-import subprocess
 import sys
 import tempfile
-import uuid
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import yaml
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks import EXPORTED
-from benchmarks.load import MODEL, load
-from benchmarks.topics import PARTITIONS, Topics
-from benchmarks.watch import Measurement, StalledError, Subject, watch
+from benchmarks import experiments, machine, openloop, plots, subjects
+from benchmarks.experiments import Outcome, Plan
+from benchmarks.goals import figures
+from benchmarks.peers import subjects as peers
+from benchmarks.records import MODEL
+from benchmarks.report import Report
+from benchmarks.runner import Lab
+from benchmarks.topics import Topics
+from benchmarks.watch import StalledError
+from benchmarks.workloads import W1
 from consumer.demo import broker as brokers
 
 OUT = Path(__file__).parent / "out"
-SUBJECTS = ("simple", "tuned", "program")
+SUBJECTS = (
+    *(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512))),
+    *(name for names in peers.NAMES.values() for name in names),
+)
 BASELINE = "tuned"
-STOP_TIMEOUT_S = 30.0
+EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
+    "throughput": experiments.crayfish,
+    "latency": openloop.steady,
+    "crash": openloop.killed,
+    "mixture": experiments.mixed,
+    "flood": openloop.flood,
+    "pictures": experiments.pictures,
+    "sentences": experiments.encoder,
+}
+"""In their order; `throughput` is the one of a quick run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """What all runs share."""
-
-    bootstrap: str
-    broker_pid: int | None
-    source: str
-    count: int
-    workers: int
-    directory: Path
-
-    def command(self, subject: str, run: str) -> list[str]:
-        """Write the command line of one run, whose group and topics are named after it."""
-        if subject != "program":
-            loop = [subject, self.bootstrap, run, self.source, f"{run}.{MODEL}", str(self.directory)]
-            return [sys.executable, "-m", "benchmarks.loops", *loop]
-        configuration = {
-            "kafka": {"bootstrap.servers": self.bootstrap, "group.id": run},
-            "input": {"topics": [self.source]},
-            "output": {"result_topic": f"{run}.{{model}}"},
-            "models": {MODEL: {"path": str(self.directory / EXPORTED), "preload": True}},
-            # As many records a call as the tuned loop takes.
-            "batch": {"rows_max": 512},
-            "workers": [{"device": "cpu", "count": self.workers}],
-            "http": {"enabled": False},
-        }
-        path = self.directory / f"{run}.yaml"
-        path.write_text(yaml.safe_dump(configuration))
-        return [sys.executable, "-m", "consumer", "run", "--config", str(path)]
-
-
-@contextlib.contextmanager
-def started(command: Sequence[str], log: Path) -> Iterator[int]:
-    """Run a command for a block; its process id.
-
-    Raises:
-        StalledError: it failed, or did not stop when asked; with the last lines that it printed.
-    """
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        yield process.pid
-    except StalledError as error:
-        raise StalledError(f"{error}: {tail(log)}") from None
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    if process.returncode != 0:
-        raise StalledError(f"{command[2]} ended with {process.returncode}: {tail(log)}")
-
-
-def tail(log: Path) -> str:
-    """Quote the end of what a process printed."""
-    return log.read_text(errors="replace")[-2000:].strip()
-
-
-def measure(bench: Bench, topics: Topics, subject: str) -> Measurement:
-    """Run one subject over the whole topic."""
-    run = f"bench-{subject}-{uuid.uuid4().hex[:8]}"
-    target = f"{run}.{MODEL}"
-    topics.create(target)
-    try:
-        with started(bench.command(subject, run), bench.directory / f"{run}.log") as pid:
-            return watch(
-                topics,
-                Subject(
-                    pid=pid,
-                    role="supervisor" if subject == "program" else "loop",
-                    broker_pid=bench.broker_pid,
-                    group=run,
-                    source=bench.source,
-                    target=target,
-                    count=bench.count,
-                ),
-            )
-    finally:
-        topics.delete(target)
-
-
-def report(measured: dict[str, list[Measurement]]) -> Table:
-    """Lay out the medians."""
-    table = Table(title="records of 3.2 KB through a 784-32-10 network, at least once, acks=all")
-    for column in ("", "records/s", "range", f"x {BASELINE}", "CPU us/record", "of which", "broker us", "peak MB"):
-        table.add_column(column, justify="left" if column in {"", "of which"} else "right")
-    speeds = {subject: [each.records_per_s for each in runs] for subject, runs in measured.items()}
-    for subject, runs in measured.items():
-        cpu_us = {role: statistics.median(each.cpu_us[role] for each in runs) for role in runs[0].cpu_us}
-        broker_us = cpu_us.pop("broker", None)
-        ratios = [own / other for own, other in zip(speeds[subject], speeds[BASELINE], strict=True)]
-        peak_mb = {role: max(each.peak_mb[role] for each in runs) for role in cpu_us}
-        table.add_row(
-            subject,
-            f"{statistics.median(speeds[subject]):,.0f}",
-            f"{min(speeds[subject]):,.0f}-{max(speeds[subject]):,.0f}",
-            f"{statistics.median(ratios):.2f}",
-            f"{sum(cpu_us.values()):.1f}",
-            ", ".join(f"{role} {used:.1f}" for role, used in cpu_us.items()) if len(cpu_us) > 1 else "",
-            "-" if broker_us is None else f"{broker_us:.1f}",
-            ", ".join(f"{role} {size:.0f}" if len(peak_mb) > 1 else f"{size:.0f}" for role, size in peak_mb.items()),
-        )
-    return table
-
-
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--records", type=int, default=600_000, help="records in the topic (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="counted rounds (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=1, help="the program's workers (default: %(default)s)")
-    parser.add_argument("--only", choices=SUBJECTS, action="append", help="measure this one only (repeatable)")
-    return parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="two minutes: W1 binary, four subjects, few records")
+    parser.add_argument("--records", type=int, help="records of W1 (default: 600000, quick 200000)")
+    parser.add_argument("--rounds", type=int, help="counted rounds (default: 5, quick 3)")
+    parser.add_argument("--workers", type=int, default=1, help="the program's workers in W1 (default: %(default)s)")
+    parser.add_argument(
+        "--only", choices=SUBJECTS, action="append", help="of W1, beside the tuned loop; no more (repeatable)"
+    )
+    parser.add_argument(
+        "--experiment", choices=EXPERIMENTS, action="append", help="run this one only (repeatable; default: all)"
+    )
+    return parser.parse_args(given)
+
+
+def planned(asked: argparse.Namespace) -> Plan:
+    """Turn arguments into a plan."""
+    return Plan(
+        records=asked.records or (200_000 if asked.quick else 600_000),
+        rounds=asked.rounds or (3 if asked.quick else 5),
+        workers=asked.workers,
+        experiments=chosen(asked),
+        only=tuple(dict.fromkeys((*asked.only, BASELINE))) if asked.only else (),
+        is_quick=asked.quick,
+    )
+
+
+def chosen(asked: argparse.Namespace) -> tuple[str, ...]:
+    """Name the experiments that are asked for."""
+    if asked.experiment:
+        return tuple(dict.fromkeys(asked.experiment))
+    return ("throughput",) if asked.quick or asked.only else tuple(EXPERIMENTS)
+
+
+def measure(lab: Lab, plan: Plan) -> Outcome:
+    """Run the experiments that are planned; one that fails leaves the others alone."""
+    outcome = Outcome()
+    for name in plan.experiments:
+        try:
+            EXPERIMENTS[name](lab, plan, outcome)
+        except StalledError as error:
+            outcome.fail([f"{name}: {error}"])
+    return outcome
+
+
+def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]) -> Report:
+    """Put together what was measured."""
+    return Report(
+        command=shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
+        records=plan.records,
+        machine=asdict(machine.facts()),
+        disturbance=disturbance,
+        generator=asdict(lab.generator),
+        figures=figures(outcome.measured, outcome.reasons),
+        subjects=outcome.semantics,
+        runs=lab.runs,
+        batch_rows={name: dict(sorted(Counter(rows).items())) for name, rows in lab.batch_rows.items() if rows},
+        latencies=lab.latencies,
+        ceilings=outcome.ceilings,
+        notes=outcome.notes,
+    )
+
+
+def draw(made: Report) -> str:
+    """Draw the plots."""
+    charts = [plots.throughput(made.runs), plots.cpu_split(made.runs), plots.latency(made.latencies)]
+    return plots.page(f"Benchmark: {made.command}", [*charts, *plots.batch_sizes(made.batch_rows)])
 
 
 def main() -> int:
     """Measure and report; 1 where a run failed, 4 where there is no broker to measure on."""
-    asked = arguments()
-    console = Console() if sys.stdout.isatty() else Console(width=140)
-    subjects = [each for each in SUBJECTS if not asked.only or each in asked.only or each == BASELINE]
+    plan = planned(arguments())
+    # What was started ends with this, also when it is asked to end itself.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     OUT.mkdir(exist_ok=True)
     try:
         found = brokers.start()
@@ -170,41 +137,21 @@ def main() -> int:
             console.print(f"[red]a real Kafka is needed to measure on, and this is {broker.reason}")
             return 4
         console.print(f"broker: {broker.reason}")
-        subprocess.run([sys.executable, "-m", "benchmarks.network", directory], check=True)
-        bench = Bench(
+        lab = Lab(
             bootstrap=broker.bootstrap_servers,
             broker_pid=broker.node.process.pid if broker.node and broker.node.process else None,
-            source=f"bench-{uuid.uuid4().hex[:8]}",
-            count=asked.records,
-            workers=asked.workers,
+            topics=Topics(broker.bootstrap_servers),
             directory=Path(directory),
+            console=console,
         )
-        topics = Topics(bench.bootstrap)
-        topics.create(bench.source)
-        load(bench.bootstrap, bench.source, bench.count)
-        console.print(f"loaded: {bench.count:,} records, {PARTITIONS} partitions")
-        measured: dict[str, list[Measurement]] = {subject: [] for subject in subjects}
-        for round_number in range(asked.rounds + 1):
-            turned = subjects if round_number % 2 else subjects[::-1]
-            for subject in turned:
-                try:
-                    result = measure(bench, topics, subject)
-                except StalledError as error:
-                    console.print(f"[red]{subject}: {error}")
-                    return 1
-                name = f"round {round_number}" if round_number else "warm-up"
-                console.print(
-                    f"{name}: {subject} {result.records_per_s:,.0f}/s, "
-                    f"{', '.join(f'{role} {used:.1f} us' for role, used in result.cpu_us.items())}, "
-                    f"committed {result.commit_lag_s:.1f} s later"
-                )
-                if round_number:
-                    measured[subject].append(result)
-    console.print(report(measured))
-    facts = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine(), "records": asked.records}
-    runs = {subject: [asdict(each) for each in results] for subject, results in measured.items()}
-    (OUT / "report.json").write_text(json.dumps(facts | {"runs": runs}, indent=2))
-    return 0
+        disturbance = machine.Disturbance()
+        outcome = measure(lab, plan)
+        made = report(lab, plan, outcome, disturbance.since())
+    made.write(OUT / "report.json")
+    (OUT / "report.html").write_text(draw(made))
+    made.show(console)
+    console.print(f"{OUT / 'report.json'} and report.html have all of it")
+    return 1 if outcome.has_failed else 0
 
 
 if __name__ == "__main__":

@@ -5,21 +5,26 @@ import sys
 
 import pytest
 
-from benchmarks.run import OUT, SUBJECTS
+from benchmarks.goals import GOALS
+from benchmarks.run import BASELINE, EXPERIMENTS, OUT, arguments, planned
 from consumer.demo.broker import Broker
 from tests.brokers import need
 
 RECORDS = 4_000
+SUBJECTS = ("program", "tuned", "echo-kept-pages")
 
 
 @pytest.mark.slow
 @pytest.mark.broker
-def test_the_benchmark_measures_every_subject(broker: Broker) -> None:
-    """A short run measures both loops and the program, delivers and commits every record, and writes its report."""
+def test_the_benchmark_measures_what_it_is_asked_for(broker: Broker) -> None:
+    """A short run measures loop, echo and program, finds every record's result, and writes its report and plots."""
     need(broker, *broker.lacks)
     (OUT / "report.json").unlink(missing_ok=True)
     shown = subprocess.run(
-        [sys.executable, "-m", "benchmarks.run", "--records", str(RECORDS), "--rounds", "1"],
+        [
+            *(sys.executable, "-m", "benchmarks.run", "--quick", "--records", str(RECORDS), "--rounds", "1"),
+            *(option for subject in SUBJECTS for option in ("--only", subject)),
+        ],
         env={**os.environ, "KAFKA_BOOTSTRAP_SERVERS": broker.bootstrap_servers},
         capture_output=True,
         text=True,
@@ -33,3 +38,31 @@ def test_the_benchmark_measures_every_subject(broker: Broker) -> None:
     for (run,) in report["runs"].values():
         assert run["records"] == RECORDS
     assert set(report["runs"]["program"][0]["cpu_us"]) == {"supervisor", "workers"}
+    assert [each["name"] for each in report["figures"]] == [goal.name for goal in GOALS]
+    assert {each["name"] for each in report["figures"] if each["value"] is not None} >= {
+        "w1_tuned_ratio",
+        "w1_echo_ratio",
+        "w1_cpu_ratio",
+        "supervisor_mb",
+    }
+    assert "<svg" in (OUT / "report.html").read_text()
+
+
+def test_the_full_run_has_enough_pairs() -> None:
+    """By default at least five pairs are measured, and everything; a quick run takes fewer of a few."""
+    full, quick = planned(arguments([])), planned(arguments(["--quick"]))
+    assert full.rounds >= 5
+    assert full.experiments == tuple(EXPERIMENTS)
+    assert quick.experiments == ("throughput",)
+    assert not full.is_quick
+    assert not full.only
+    assert quick.is_quick
+    assert quick.records < full.records
+
+
+def test_one_subject_runs_beside_the_baseline() -> None:
+    """`--only` measures that subject and the loop that it is compared with."""
+    assert planned(arguments(["--only", "simple"])).only == ("simple", BASELINE)
+    assert planned(arguments(["--only", "tuned"])).only == ("tuned",)
+    assert planned(arguments(["--only", "tuned"])).experiments == ("throughput",)
+    assert planned(arguments(["--experiment", "crash", "--experiment", "flood"])).experiments == ("crash", "flood")

@@ -1,0 +1,90 @@
+"""The peers as subjects: how each is started, and what a crash may do to its records."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import WEIGHTS
+from benchmarks.peers import environments
+from benchmarks.peers.environments import UnavailableError
+from benchmarks.records import MODEL
+from benchmarks.subjects import Command, Run, Subject
+
+JVM = ("-Xms512m", "-Xmx512m", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+TERMINATED = frozenset({0, 143})
+"""How a JVM ends when it is asked to."""
+GUARANTEES = {"at-least-once": "at least once", "exactly-once": "exactly once"}
+
+
+def adapter(start: list[str], model: Path, guarantee: str) -> Command:
+    """Start an adapter; all take the same arguments."""
+
+    def command(run: Run) -> list[str]:
+        (source,) = run.sources
+        state = run.directory / f"{run.name}.state"
+        state.mkdir()
+        return [*start, run.bootstrap, run.name, source, run.target(MODEL), str(model), guarantee, str(state)]
+
+    return command
+
+
+def peer(name: str, start: list[str], model: Path, guarantee: str) -> Subject:
+    """Name a peer with its guarantee."""
+    return Subject(
+        name=f"{name}-{guarantee}",
+        command=adapter(start, model, guarantee),
+        role=name,
+        semantics=GUARANTEES[guarantee],
+        stop_codes=TERMINATED,
+        counts_markers=guarantee == "exactly-once",
+    )
+
+
+NAMES = {
+    "java": ("java-at-least-once", "java-exactly-once", "kafka-streams-exactly-once"),
+    "quix": ("quix-at-least-once",),
+}
+"""The subjects by the environment that they need."""
+
+
+def quix(directory: Path) -> list[Subject]:
+    """Quix Streams.
+
+    Raises:
+        UnavailableError: it cannot be installed.
+    """
+    interpreter = environments.python("python")
+    model = environments.onnx(interpreter, directory / WEIGHTS)
+    start = [str(interpreter), str(environments.HERE / "quix.py")]
+    return [peer("quix", start, model, "at-least-once")]
+
+
+def java(directory: Path) -> list[Subject]:
+    """The loop by hand in both modes, and Kafka Streams in its exactly-once mode.
+
+    Raises:
+        UnavailableError: they cannot be installed.
+    """
+    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
+    machine = ["java", *JVM, "-cp", environments.java()]
+    return [
+        peer("java", [*machine, "Loop"], model, "at-least-once"),
+        peer("java", [*machine, "Loop"], model, "exactly-once"),
+        peer("kafka-streams", [*machine, "Streams"], model, "exactly-once"),
+    ]
+
+
+MAKERS: dict[str, Callable[[Path], list[Subject]]] = {"java": java, "quix": quix}
+
+
+def offered(directory: Path, wanted: Sequence[str]) -> tuple[list[Subject], dict[str, str]]:
+    """Make the peers of which a subject is wanted, all if none is named; and why others cannot be had, by subject."""
+    made: list[Subject] = []
+    reasons: dict[str, str] = {}
+    for name, subjects in NAMES.items():
+        if wanted and not set(wanted) & set(subjects):
+            continue
+        try:
+            made += MAKERS[name](directory)
+        except UnavailableError as error:
+            reasons |= dict.fromkeys(subjects, str(error))
+    return made, reasons
