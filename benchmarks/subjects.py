@@ -74,7 +74,8 @@ def program(workload: Workload, workers: int, *, exactly_once: bool = False) -> 
             "input": {"topics": list(run.sources), "content_type": workload.content_type},
             "output": {"result_topic": run.target("{model}")},
             "models": {name: dict(model) for name, model in workload.models(run.directory).items()},
-            "workers": [{"device": "cpu", "count": workers}],
+            # One thread each, as the loops have.
+            "workers": [{"device": "cpu", "count": workers, "threads": 1}],
             "http": {"enabled": False},
             **workload.settings,
         }
