@@ -53,7 +53,8 @@ def test_a_worker_that_dies_in_a_batch_is_replaced(tmp_path: Path, deed: str) ->
         assert rig.kinds(range(rig.sent)) == {"result"}
         (exited,) = rig.exits
         assert exited.running is not None
-        assert [stretch.count for stretch in exited.running] == [8]
+        (running,) = exited.running
+        assert 1 <= running.count <= 8
         assert exited.exit_code == {"segv": -signal.SIGSEGV, "os._exit": 0, "sys.exit": 1, "sigkill": -9}[deed]
         assert not exited.is_planned
         crashes = [log for log in logs if log["event"] == "worker.crashed"]
