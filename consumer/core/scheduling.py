@@ -36,9 +36,6 @@ BATCHES_AHEAD = 2
 """Batches that may always lie with a worker: the one that its device runs, and the next."""
 BATCH_S_MAX = 0.5
 """Seconds that such a batch takes at most, if a record does not."""
-HUNT_WAIT_S = 5.0
-"""How long suspects let other models' records go first where one worker is all that is left: it may be ended, too, and
-its successor take seconds to come."""
 ROUNDING = 1e-6
 """Less than this, in batches or seconds, is nothing: sums of small parts are not exact."""
 
@@ -113,8 +110,6 @@ class Scheduler:
         self._suspects: deque[Sequence[Run]] = deque()
         self._loads: dict[WorkerId, WorkerLoad] = {}
         self._emptied_for_suspects: WorkerId | None = None
-        self._spared_since_s: float | None = None
-        """Since when suspects have let others go first; None where they have not since the last of them was sent."""
 
     # -- what waits
 
@@ -243,7 +238,7 @@ class Scheduler:
         """
         self._limited.clear()
         claimed: set[WorkerId] = set()
-        yield from self._assign_suspects(loaded, now)
+        yield from self._assign_suspects(loaded)
         self._active = {model: None for model in self._active if self._queues[model].runs}
         self._turns.begin(self._active)
         while (model := self._turns.next()) is not None:
@@ -276,7 +271,7 @@ class Scheduler:
         """Count a model's records that are with workers."""
         return sum(load.records.get(model, 0) for load in self._loads.values())
 
-    def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]], now: float) -> Iterator[Assignment]:
+    def _assign_suspects(self, loaded: Callable[[ModelId], Collection[WorkerId]]) -> Iterator[Assignment]:
         """Empty one worker for the next suspect chunk, and send it there once nothing else is with it."""
         if any(
             load.is_alone and load.chunks
@@ -285,7 +280,7 @@ class Scheduler:
         ):
             return  # one hunt at a time: the other workers are for healthy traffic
         runs = next((runs for runs in self._suspects if loaded(runs[0].model) and self._has_place(runs)), None)
-        if runs is None or self._is_others_turn(runs[0].model, loaded, now):
+        if runs is None:
             self._empty(None)
             return
         model = runs[0].model
@@ -295,19 +290,9 @@ class Scheduler:
         worker = self._emptied_for_suspects
         if worker is not None and not self._loads[worker].chunks:
             self._emptied_for_suspects = None
-            self._spared_since_s = None
             self._suspects.remove(runs)
             self._lend(worker, runs)
             yield Assignment(worker, model, runs, is_suspect=True)
-
-    def _is_others_turn(self, model: ModelId, loaded: Callable[[ModelId], Collection[WorkerId]], now: float) -> bool:
-        """Tell whether the one worker that is left is to serve other models than the suspects' for a while."""
-        waiting = (other for other in self._active if other != model and self._queues[other].runs)
-        if len(self._loads) > 1 or not any(map(loaded, waiting)):
-            return False
-        if self._spared_since_s is None:
-            self._spared_since_s = now
-        return now - self._spared_since_s < HUNT_WAIT_S
 
     def _has_place(self, runs: Sequence[Run]) -> bool:
         """Tell whether a suspect chunk may go beside what workers have of its model. Its rate they have had."""

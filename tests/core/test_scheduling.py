@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from consumer.core.limits import BURST_S, ModelLimits
 from consumer.core.queues import COST_UNKNOWN_S
-from consumer.core.scheduling import HUNT_WAIT_S, Assignment, ModelShare, Scheduler, SchedulingOptions
+from consumer.core.scheduling import Assignment, ModelShare, Scheduler, SchedulingOptions
 from consumer.core.types import ModelId, Run, WorkerId
 from consumer.supervisor.loop import IDLE_WAIT_S
 from tests.strategies import PARTITIONS, UNHURRIED, make_run
@@ -414,32 +414,6 @@ def test_one_hunt_at_a_time() -> None:
     sent = assign(made, ONE, TWO)
     assert [each.is_suspect for each in sent] == [True, False]
     assert [each.is_suspect for each in assign(made, ONE, TWO)] == []
-
-
-def test_the_last_worker_serves_other_models_before_suspects() -> None:
-    """Where one worker is left, other models' records go first, as long as any wait, but not for ever."""
-    made = scheduler(SchedulingOptions(worker_chunks_max=1), a=ModelShare(rows_max=2), b=ModelShare(rows_max=2))
-    made.remove_worker(TWO)
-    made.suspect([run_for(A, 0, 1)])
-    for first in range(0, 64_000, 500):
-        made.enqueue(run_for(B, first, 500))
-    now = 0.0
-    sent: list[Assignment] = []
-    while not sent or not sent[-1].is_suspect:
-        for each in list(assign(made, ONE, now=now)):
-            sent.append(each)
-            if not each.is_suspect:
-                made.settle(ONE, each.model, len(offsets([each])), 0.001)
-                made.release(ONE, sum(run.size for run in each.runs))
-        now += 0.5
-        assert now <= HUNT_WAIT_S + 1
-    assert now >= HUNT_WAIT_S
-    assert len(sent) > 5
-    made.settle(ONE, A, 1, 0.001)
-    made.release(ONE, sum(run.size for run in sent[-1].runs))
-    made.take(B, lambda _: True)
-    made.suspect([run_for(A, 1, 1)])
-    assert [each.is_suspect for each in assign(made, ONE, now=now)] == [True], "nobody else waits"
 
 
 def test_a_reservation_ends_with_its_suspects() -> None:
