@@ -308,6 +308,16 @@ MUTANTS = (
         needs_broker=True,
     ),
     Mutant(
+        name="wait-begins-a-barrier",
+        bug="adds results to a sealed transaction whose barrier has passed, so that its commit does not name them",
+        promise="P4",
+        path="consumer/kafka/outlet.py",
+        before="        deadline_s = time.monotonic() + timeout_s\n",
+        after="        deadline_s, self._barrier = time.monotonic() + timeout_s, self._barrier or self._handed\n",
+        tests=(f"{TRANSACTIONS}::test_waiting_for_a_barrier_begins_none",),
+        needs_broker=True,
+    ),
+    Mutant(
         name="abort-forgets",
         bug="does not produce again what an aborted transaction held",
         promise="P4",
