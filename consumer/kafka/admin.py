@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 from confluent_kafka.cimpl import NewTopic
@@ -18,6 +18,7 @@ from consumer.core.types import TopicPartition
 from consumer.errors import BrokerError
 from consumer.kafka.errors import Complaints, described
 from consumer.kafka.options import OutputOptions
+from consumer.kafka.outlet import UNHEARD
 from consumer.kafka.settings import Value
 
 POLL_S = 0.05
@@ -52,6 +53,7 @@ class Admin:
         Args:
             settings: `ClientSettings.admin`.
         """
+        self._settings = settings
         self._complaints = Complaints()
         made: dict[str, Any] = {**settings, "error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
         self._client = AdminClient(made)
@@ -125,14 +127,19 @@ class Admin:
         Raises:
             BrokerError: the coordinator does not tell.
         """
-        asked = [ConsumerGroupTopicPartitions(group, [ClientPartition(*each) for each in partitions])]
-        futures = self._client.list_consumer_group_offsets(
-            asked, require_stable=True, request_timeout=REQUEST_TIMEOUT_S
-        )
+        # A consumer that joins nothing: the administrative client's question for a group ended the whole process in an
+        # assertion (enq_once, librdkafka 2.16) when its broker went away at the wrong moment.
+        reading = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False}
+        client = Consumer({**self._settings, **reading, **UNHEARD})
         try:
-            found = futures[group].result(REQUEST_TIMEOUT_S).topic_partitions
-        except (KafkaException, TimeoutError) as error:
+            asked = [ClientPartition(*each) for each in partitions]
+            found = client.committed(asked, timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as error:
             raise BrokerError(f"the committed offsets of group {group} are not known: {error}") from None
+        finally:
+            client.close()
+        if refused := [str(each.error) for each in found if each.error is not None]:
+            raise BrokerError(f"the committed offsets of group {group} are not known: {refused[0]}")
         return {
             TopicPartition(each.topic, each.partition): (each.offset, each.metadata or "")
             for each in found
