@@ -127,8 +127,8 @@ class Admin:
         Raises:
             BrokerError: the coordinator does not tell.
         """
-        # A consumer that joins nothing: the administrative client's question for a group ended the whole process in an
-        # assertion (enq_once, librdkafka 2.16) when its broker went away at the wrong moment.
+        # A consumer that joins nothing: while brokers were away, a process was ended by an assertion of librdkafka 2.16
+        # (enq_once), and the administrative client's question for a group is what is suspected of it.
         reading = {"group.id": group, "isolation.level": "read_committed", "enable.auto.commit": False}
         client = Consumer({**self._settings, **reading, **UNHEARD})
         try:
