@@ -342,6 +342,11 @@ class Program:
             found: dict[str, Any] = json.load(response)
             return found
 
+    def metrics(self) -> str:
+        """Ask `/metrics`."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as response:
+            return str(response.read(), "utf-8")
+
     def workers(self) -> list[int]:
         """Find the worker processes: the children that multiprocessing spawned."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()

@@ -231,6 +231,27 @@ def test_a_broken_model_waits_and_recovers_while_others_go_on(broker: Broker, tm
         assert program.stop() == 0
 
 
+@pytest.mark.parametrize("delivery", ["at-least-once", "exactly-once"])
+def test_expired_records_are_not_inferred(broker: Broker, tmp_path: Path, delivery: str) -> None:
+    """What is too old becomes a dead letter or, where a model drops it, only a figure; commits pass both."""
+    if delivery == "exactly-once":
+        need(broker, Feature.TRANSACTIONS)
+    models = {"kept": double(), "dropping": {**double(), "age_s_max": 60, "on_expired": "drop"}}
+    with staged(broker, tmp_path, models, delivery=delivery) as stage:
+        program = stage.start()
+        program.wait_ready()
+        long_ago_ms = int(1000 * (time.time() - 3600))
+        stage.send("kept", range(10), headers=[("expires-at", str(long_ago_ms).encode())])
+        dropped = set(stage.send("dropping", range(20), timestamp_ms=long_ago_ms))
+        stage.expect_only(lambda place: stage.sent[place] not in dropped)
+        stage.send("kept", range(10), headers=[("expires-at", str(long_ago_ms + 7_200_000).encode())])
+        stage.send("dropping", range(10))
+        stage.wait_settled()
+        assert stage.kinds(stage.check()) == {"expired": 10, "result": 20}
+        assert 'consumer_records_settled_total{model="dropping",outcome="dropped"} 20.0' in program.metrics()
+        assert program.stop() == 0
+
+
 def test_a_worker_that_cannot_boot_ends_the_program_with_its_own_exit_code(broker: Broker, tmp_path: Path) -> None:
     """A GPU that is not there is refused before anything is consumed, with one line and exit code 2."""
     with staged(broker, tmp_path) as stage:
