@@ -109,6 +109,11 @@ class Batcher(Generic[Item]):
         """Payload bytes that wait."""
 
     @property
+    def rows_max(self) -> int:
+        """Say how many rows a batch has at most."""
+        return self._options.rows_max
+
+    @property
     def oldest_s(self) -> float | None:
         """When the record that has waited longest was added; None if nothing waits."""
         return self._lots[0].added_s if self._lots else None
@@ -138,7 +143,7 @@ class Batcher(Generic[Item]):
             item: What holds them; parts of it come back.
             sizes: The payload bytes of each.
             now: Monotonic seconds.
-            rows: The rows of each, if known and not 1.
+            rows: The rows of each, if known and not 1; one that has `rows_max` is a batch of its own.
         """
         if not sizes:
             return

@@ -23,7 +23,11 @@ class Lease:
     """One byte a record, 1 until its answer."""
     size: int
     """Payload bytes when the chunk was lent."""
-    is_suspect: bool
+
+    @property
+    def is_suspect(self) -> bool:
+        """Tell whether its records are searched for the one that ended a worker."""
+        return self.chunk.is_suspect
 
     @property
     def is_answered(self) -> bool:
@@ -68,8 +72,8 @@ class Leases:
     def lend(self, worker: WorkerId, model: ModelId, runs: Sequence[Run], *, is_suspect: bool) -> Lease:
         """Give records to a worker as one chunk, under a number never used before."""
         self._last += 1
-        chunk = Chunk(ChunkId(self._last), model, runs)
-        lease = Lease(worker, chunk, bytearray(b"\1") * len(chunk), chunk.size, is_suspect)
+        chunk = Chunk(ChunkId(self._last), model, runs, is_suspect)
+        lease = Lease(worker, chunk, bytearray(b"\1") * len(chunk), chunk.size)
         self._leases[chunk.chunk] = lease
         return lease
 

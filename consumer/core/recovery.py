@@ -3,9 +3,10 @@
 Owns the distinction between suspects and innocents. Must not know queues, partitions or the sink.
 
 Theory of operation. Only a record of the batch that was running can have ended its worker, or kept it too long: these
-are suspects, everything else goes back to where it waited. Suspects are halved and sent again alone
-(`retry.after_crash`). Where a worker left no word of what it ran, the batch was made of the oldest records of one
-model, but nobody knows of which: of each model the chunks that a batch can reach into are suspects then.
+are suspects, everything else goes back to where it waited. Suspects are sent again alone and run one after the other:
+what is answered before the next death is innocent, and who is running then is known (`retry.after_crash`). Where a
+worker left no word of what it ran, the batch was made of the oldest records of one model, but nobody knows of which: of
+each model the chunks that a batch can reach into are suspects then.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -127,10 +128,10 @@ def _suspect(runs: list[Run], lease: Lease, recovery: Recovery) -> None:
     for run in runs:
         run.attempts += 1
         run.crashes += 1 if was_alone else 0
-    match after_crash(records, runs[0].crashes):
+    match after_crash(records, runs[0].crashes, is_searched=lease.is_suspect):
         case CrashVerdict.CONDEMN:
             recovery.condemned.extend(runs)
         case CrashVerdict.HALVE:
             recovery.suspects.extend(halve(runs))
-        case CrashVerdict.REPEAT:
+        case CrashVerdict.SEARCH | CrashVerdict.REPEAT:
             recovery.suspects.append(runs)

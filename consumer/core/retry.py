@@ -8,10 +8,11 @@ TRANSIENT: another attempt may pass; the pauses grow exponentially up to a cap, 
 between nothing and its bound, so that records which failed together do not come back together), and the attempts are
 counted. UNAVAILABLE: the model is at fault, so the record waits for it and pays nothing.
 
-A worker's death says only that one of the records it had may have killed it. Such a chunk is sent again in halves, each
-alone on a worker that nothing else shares, until a death leaves a single record: k culprits among n records cost about
-k * log2(n) deaths, and every other record gets its result. A single record may have been alone by chance when its
-worker was killed from outside, so it is tried once more, and condemned by its second death.
+A worker's death says only that one of the records of its batch may have killed it. These are sent again alone, to a
+worker that runs one after the other and answers each before the next: its death names the culprit, the records before
+it have their results, and those behind it are searched on. It may have been killed from outside just then, so the
+record is tried once more, and condemned by its second death: k culprits cost 2k deaths more than the first, however
+many records there are. Where a worker left no word of which record it ran, what it had not answered is halved instead.
 """
 
 from collections.abc import Sequence
@@ -68,6 +69,8 @@ Verdict: TypeAlias = Retry | Hold | Condemn
 class CrashVerdict(Enum):
     """What becomes of a chunk that was with a worker when it died."""
 
+    SEARCH = "search"
+    """Send it again alone on a worker, one record after the other."""
     HALVE = "halve"
     """Send it again as two chunks, each alone on a worker."""
     REPEAT = "repeat"
@@ -99,16 +102,18 @@ def after_failure(failure: Failure, attempts: int, options: RetryOptions, jitter
     return Retry(jitter * backoff_s(attempts, options.backoff_ms, options.backoff_ms_max) / 1000, attempts)
 
 
-def after_crash(records: int, lone_crashes: int) -> CrashVerdict:
-    """Decide on a chunk whose worker died before it answered.
+def after_crash(records: int, lone_crashes: int, *, is_searched: bool) -> CrashVerdict:
+    """Decide on records of a chunk whose worker died before it answered them.
 
     Args:
-        records: How many of its records had no answer.
+        records: How many of them may be to blame.
         lone_crashes: Deaths that its one record has seen alone on a worker, this one included; 0 for several records,
-            and for a record that shared its worker with others.
+            and for a record that shared its batch with others.
+        is_searched: Whether they were alone on the worker, to be run one after the other; where several may be to blame
+            even so, the worker left no word of which one it ran.
     """
     if records > 1:
-        return CrashVerdict.HALVE
+        return CrashVerdict.HALVE if is_searched else CrashVerdict.SEARCH
     return CrashVerdict.CONDEMN if lone_crashes >= LONE_CRASHES_MAX else CrashVerdict.REPEAT
 
 

@@ -197,6 +197,8 @@ class Chunk:
     chunk: ChunkId
     model: ModelId
     runs: Sequence[Run]
+    is_suspect: bool = False
+    """One of its records may have ended a worker: each is to be a batch of its own."""
 
     def __len__(self) -> int:
         """Count the records."""

@@ -200,6 +200,7 @@ class Channel:
         packet = ChunkPacket(
             kind=Kind.CHUNK,
             own_file=fd is not None,
+            is_suspect=chunk.is_suspect,
             records=len(columns.offsets),
             chunk=chunk.chunk,
             start=at,

@@ -45,6 +45,8 @@ class ChunkPacket(NamedTuple):
     kind: int
     own_file: bool
     """The chunk does not lie in the inbox but in a file that comes with the packet."""
+    is_suspect: bool
+    """Each record is to be a batch of its own."""
     records: int
     chunk: int
     start: int
@@ -55,7 +57,7 @@ class ChunkPacket(NamedTuple):
     """As in `ROOM`: told along, so that the worker rarely has to ask."""
 
 
-CHUNK = struct.Struct("=B?IQQQQQ")
+CHUNK = struct.Struct("=B??IQQQQQ")
 
 
 class AnswerPacket(NamedTuple):

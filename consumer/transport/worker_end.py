@@ -63,6 +63,8 @@ class Work:
     """What each record says it is; None where no record says anything."""
     absent: frozenset[int]
     """Records without a value (length 0); nearly always empty."""
+    is_suspect: bool = False
+    """Each record is to be a batch of its own, answered before the next: one of them may have ended a worker."""
 
     def __len__(self) -> int:
         """Count the records."""
@@ -225,6 +227,7 @@ class WorkerEnd:
             fetched_s=[(count, fetched_s) for _, _, count, fetched_s in runs],
             content_types=content_types,
             absent=frozenset(absent),
+            is_suspect=packet.is_suspect,
         )
 
     def _send(self, packet: bytes, fd: int | None) -> None:

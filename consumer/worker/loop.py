@@ -136,7 +136,10 @@ class Loop:
         """Let a chunk's records wait for their batch, or for their model."""
         model = columns.work.model
         if model in self._runners:
-            self._batchers[model].add(columns, columns.work.lengths.tolist(), time.monotonic())
+            batcher = self._batchers[model]
+            # Records that each count for a whole batch are run one by one.
+            rows = [batcher.rows_max] * len(columns) if columns.work.is_suspect else None
+            batcher.add(columns, columns.work.lengths.tolist(), time.monotonic(), rows)
         elif model in self._waiting:
             self._waiting[model].append(columns)
         else:

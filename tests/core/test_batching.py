@@ -39,6 +39,14 @@ def flatten(parts: list[Part[int]]) -> list[tuple[int, int]]:
     return [(part.item, number) for part in parts for number in range(part.first, part.stop)]
 
 
+def test_a_record_that_counts_for_a_whole_batch_is_alone() -> None:
+    """Records that may have ended a worker are batches of one, whatever size was learned, and whoever comes after."""
+    batcher: Batcher[int] = Batcher(BatchOptions(rows_max=8))
+    batcher.add(0, [1, 1, 1], 0.0, [batcher.rows_max] * 3)
+    batcher.add(1, [1, 1], 0.0)
+    assert [flatten(batcher.take()) for _ in range(4)] == [[(0, 0)], [(0, 1)], [(0, 2)], [(1, 0), (1, 1)]]
+
+
 class BatcherMachine(RuleBasedStateMachine):
     """Lots come, batches go, time passes."""
 

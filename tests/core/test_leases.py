@@ -145,7 +145,7 @@ def test_only_the_running_batch_is_suspect() -> None:
     leases, made = four_chunks()
     leases.answer(ONE, made[1].chunk.chunk, 0, 1)
     found = died(leases, running=[Stretch(made[1].chunk.chunk, 1, 2), Stretch(made[2].chunk.chunk, 0, 1)])
-    assert [offsets(runs) for runs in found.suspects] == [[5], [6], [8]]
+    assert [offsets(runs) for runs in found.suspects] == [[5, 6], [8]]
     assert sorted(offsets(found.innocent)) == [0, 1, 2, 3, 7, 9, 10, 11, 12, 13, 14, 15]
     assert {run.attempts for run in found.innocent} == {0}
     leases, _ = four_chunks()

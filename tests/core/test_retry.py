@@ -91,40 +91,59 @@ def test_one_record_has_no_halves() -> None:
         halve([make_run([3])])
 
 
-@given(count=st.integers(1, 300), seeds=st.sets(st.integers(0, 299), max_size=5), spares=st.integers(0, 3))
+@given(
+    count=st.integers(1, 300),
+    seeds=st.sets(st.integers(0, 299), max_size=5),
+    spares=st.integers(0, 3),
+    leaves_word=st.booleans(),
+)
 @UNHURRIED
-def test_exactly_the_culprits_are_condemned(count: int, seeds: set[int], spares: int) -> None:
+def test_exactly_the_culprits_are_condemned(count: int, seeds: set[int], spares: int, leaves_word: bool) -> None:
     """However the culprits lie, and though the first deaths came from outside, only the culprits are condemned.
 
-    It takes no more deaths than a search for each of them needs, and those from outside.
+    It takes no more deaths than the search for each of them needs, whether workers leave word of what they ran or not,
+    and those from outside.
     """
     culprits = {seed % count for seed in seeds}
-    queue: list[tuple[list[Run], int]] = [([make_run(range(count))], 0)]
+    queue: list[tuple[list[Run], int, bool]] = [([make_run(range(count))], 0, False)]
     condemned, answered, deaths, outside = set(), set(), 0, spares
     while queue:
-        runs, lone_crashes = queue.pop(0)
-        offsets = {offset for run in runs for offset in run.offsets}
+        runs, lone_crashes, is_searched = queue.pop(0)
+        offsets = [offset for run in runs for offset in run.offsets]
         is_killed_from_outside = outside > 0 and lone_crashes == 0
-        if not offsets & culprits and not is_killed_from_outside:
-            answered |= offsets
+        if not culprits & set(offsets) and not is_killed_from_outside:
+            answered |= set(offsets)
             continue
         outside -= is_killed_from_outside
         deaths += 1
-        lone_crashes += len(offsets) == 1
-        match after_crash(len(offsets), lone_crashes):
+        if is_searched and leaves_word:
+            at = 0 if is_killed_from_outside else next(i for i, offset in enumerate(offsets) if offset in culprits)
+            answered |= set(offsets[:at])
+            if at + 1 < len(offsets):
+                queue.append(([make_run(offsets[at + 1 :])], 0, True))
+            runs, offsets = [make_run([offsets[at]])], [offsets[at]]
+        lone_crashes += is_searched and len(offsets) == 1
+        match after_crash(len(offsets), lone_crashes, is_searched=is_searched):
             case CrashVerdict.HALVE:
-                queue += [(half, 0) for half in halve(runs)]
-            case CrashVerdict.REPEAT:
-                queue.append((runs, lone_crashes))
+                queue += [(half, 0, True) for half in halve(runs)]
+            case CrashVerdict.SEARCH | CrashVerdict.REPEAT:
+                queue.append((runs, lone_crashes, True))
             case CrashVerdict.CONDEMN:
-                condemned |= offsets
+                condemned |= set(offsets)
     assert condemned == culprits
     assert answered == set(range(count)) - culprits
-    assert deaths <= len(culprits) * (math.ceil(math.log2(count)) + LONE_CRASHES_MAX) + spares
+    steps = 0 if leaves_word else math.ceil(math.log2(count))
+    assert deaths <= len(culprits) * (steps + LONE_CRASHES_MAX) + bool(culprits) + spares
 
 
 def test_a_record_that_was_not_alone_is_repeated() -> None:
-    """The only unanswered record of a chunk that shared its worker is not condemned for it."""
-    assert after_crash(1, 0) is CrashVerdict.REPEAT
-    assert after_crash(1, 1) is CrashVerdict.REPEAT
-    assert after_crash(1, 2) is CrashVerdict.CONDEMN
+    """The only record to blame of a batch that others could have spoilt is not condemned for it."""
+    assert after_crash(1, 0, is_searched=False) is CrashVerdict.REPEAT
+    assert after_crash(1, 1, is_searched=True) is CrashVerdict.REPEAT
+    assert after_crash(1, 2, is_searched=True) is CrashVerdict.CONDEMN
+
+
+def test_several_records_are_searched_before_they_are_halved() -> None:
+    """Halves are for workers that left no word of which record they ran."""
+    assert after_crash(5, 0, is_searched=False) is CrashVerdict.SEARCH
+    assert after_crash(5, 0, is_searched=True) is CrashVerdict.HALVE

@@ -226,7 +226,7 @@ class World:
             chunk, done = inbox[0]
             assert isinstance(chunk, Chunk)
             assert isinstance(done, int)
-            running.append(Stretch(chunk.chunk, done, self.random.randint(1, 8)))
+            running.append(Stretch(chunk.chunk, done, 1 if chunk.is_suspect else self.random.randint(1, 8)))
         self._kill(worker, running)
 
     def _assign(self, partitions: Sequence[TopicPartition]) -> None:
@@ -320,7 +320,7 @@ class World:
         chunk, done = entry
         assert isinstance(chunk, Chunk)
         assert isinstance(done, int)
-        count = self.random.randint(1, min(8, len(chunk) - done))
+        count = 1 if chunk.is_suspect else self.random.randint(1, min(8, len(chunk) - done))
         records = [(run, i) for run in chunk.runs for i in range(len(run))][done : done + count]
         failures: dict[int, Failure] = {}
         for number, (run, i) in enumerate(records, done):

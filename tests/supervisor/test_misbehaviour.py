@@ -118,14 +118,14 @@ def test_a_worker_that_hangs_is_killed_and_says_where(tmp_path: Path, deed: str)
 
 def test_a_record_that_hangs_is_found_among_others() -> None:
     """It becomes a dead letter for the time it takes, its neighbours get results, and so do another model's records."""
-    hanging = villain("m", "at", {"deed": "loop", "value": 3.0}, rows_max=2, infer_timeout_s=2.0)
+    hanging = villain("m", "at", {"deed": "loop", "value": 3.0}, rows_max=8, infer_timeout_s=2.0)
     with Rig(hanging, good("g"), slots=2) as rig:
         sent = rig.send("m", NUMBERS[:8])
         others = rig.send("g", NUMBERS)
         rig.settle()
         assert rig.kinds([sent[2]]) == {"time-limit"}
         assert rig.kinds([*sent[:2], *sent[3:], *others]) == {"result"}
-        # Among two, alone, and its second chance.
+        # Among eight, when they are run one by one, and its second chance.
         assert len(rig.exits) == 3
         assert rig.notes == [], "one bad record does not break its model"
 

@@ -75,6 +75,7 @@ def describe(ends: WorkerEnds) -> None:
             received.content_types,
             sorted(received.absent),
             received.buffer.readonly,
+            received.is_suspect,
         )
         cells = [repr(said).encode(), *[b""] * (len(received) - 1)]
         end.answer(received.chunk, 0, cells, None, {}, TIMING)

@@ -56,7 +56,7 @@ def test_a_worker_is_told_where_records_come_from(connect: Connect) -> None:
     """Model, sources, times, content types and missing values are columns of the work; its memory is read-only."""
     pair = connect(children.describe)
     runs = [run([b"x", None], offset=5, fetched_s=0.5), replace(run([b"y"], partition=2), offsets=range(8, 9))]
-    pair.channel.send_chunk(chunk(1, *runs), ["application/json", None, None])
+    pair.channel.send_chunk(replace(chunk(1, *runs), is_suspect=True), ["application/json", None, None])
     (answered,) = pair.receive_answers(1)
     assert literal_eval(answered.values[0].decode()) == (
         "fraud",
@@ -66,6 +66,7 @@ def test_a_worker_is_told_where_records_come_from(connect: Connect) -> None:
         [(2, 0.5), (1, 1.5)],
         ["application/json", None, None],
         [1],
+        True,
         True,
     )
     assert answered.keys == [None, None, None]
