@@ -59,6 +59,10 @@ EXACTLY_ONCE_DEFAULTS: Mapping[str, Value] = {
     "retry.backoff.max.ms": 20,
     # Whoever takes over the partitions of a member that died waits for its transaction's end.
     "transaction.timeout.ms": 10_000,
+    # After an outage of all brokers the client would forget them and begin with those of its settings again; offsets
+    # that are being added to a transaction then wait for a forgotten coordinator, for minutes or for ever (librdkafka
+    # issue 5511). Brokers that came back elsewhere are found by the client that replaces one that is stuck.
+    "metadata.recovery.strategy": "none",
 }
 
 SHARED_DEFAULTS: Mapping[str, Value] = {

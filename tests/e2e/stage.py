@@ -352,6 +352,10 @@ class Program:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
+    def threads(self) -> int:
+        """Count the supervisor's threads."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
     def stop(self, timeout_s: float = 40.0) -> int:
         """Ask it to end; returns its exit code."""
         self.process.send_signal(signal.SIGTERM)

@@ -13,6 +13,9 @@ pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 60.0
 """From the healing of a fault until everything is committed, at most."""
+OUTAGES = 4
+OUTAGE_S = 0.6
+"""Long enough for the client to give all brokers up, and to ask anew where they are."""
 
 
 def test_connections_cut_again_and_again_lose_nothing(cluster: Cluster, stage_of: StageOf) -> None:
@@ -120,4 +123,31 @@ def test_work_without_a_coordinator_is_capped(cluster: Cluster, stage_of: StageO
     cluster.proxy.heal()
     stage.wait_settled(RECOVERY_S)
     stage.check(doubled_max=stage.partitions * (window + uncommitted))
+    assert program.stop() == 0
+
+
+@pytest.mark.timeout(400)
+def test_outages_as_commits_begin_leave_nothing_behind(cluster: Cluster, stage_of: StageOf) -> None:
+    """A broker that goes just then, for a moment, makes calls of the client hang: none does so for ever."""
+    stage = stage_of()
+    program = stage.start()
+    program.wait_ready()
+    stage.send("a", range(100))
+    stage.wait_settled(RECOVERY_S)
+    threads = program.threads()
+    begins = Api.ADD_OFFSETS_TO_TXN if stage.is_transactional else Api.OFFSET_COMMIT
+    for _ in range(OUTAGES):
+        cut = cluster.proxy.add(Rule({begins}, Verdict.CUT, then=cluster.proxy.refuse))
+        deadline_s = time.monotonic() + RECOVERY_S
+        while not cut.applied.is_set():
+            assert time.monotonic() < deadline_s, stage.logs()
+            stage.send("a", range(50))
+        time.sleep(OUTAGE_S)
+        cluster.proxy.heal()
+        stage.wait_settled(RECOVERY_S)
+    deadline_s = time.monotonic() + RECOVERY_S
+    while (now := program.threads()) > threads:
+        assert time.monotonic() < deadline_s, f"{threads} threads before, {now} after{stage.logs()}"
+        time.sleep(0.5)
+    stage.check(doubled_max=OUTAGES * 500)
     assert program.stop() == 0
