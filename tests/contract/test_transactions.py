@@ -165,19 +165,16 @@ def test_a_commit_without_outcomes_commits_offsets(scene: Scene) -> None:
 
 
 def test_the_loop_goes_on_while_a_transaction_commits(scene: Scene) -> None:
-    """No call waits for the commit: each comes back within milliseconds."""
-    longest_s = 0.0
+    """No call waits for the commit: many come back while one goes on."""
     for number in range(5):
         scene.hand(b"%d" % number)
         scene.pass_barrier()
-        began_s = time.monotonic()
         scene.out.commit({scene.mine: (number + 1, "")}, scene.member.source.group_metadata())
-        longest_s = max(longest_s, time.monotonic() - began_s)
+        calls = 0
         while len(scene.told.of(Committed)) <= number:
-            began_s = time.monotonic()
             scene.told.events += scene.out.events()
-            longest_s = max(longest_s, time.monotonic() - began_s)
-    assert longest_s < 0.05
+            calls += 1
+        assert calls > 10
     assert sum(scene.visible().values()) == 5
 
 
