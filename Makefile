@@ -31,7 +31,7 @@ demo: $(INSTALLED) ## Watch 1,797 handwritten digits go through three models (BR
 	$(BIN)/inference-consumer demo $(if $(BROKER),--broker $(BROKER))
 
 test: $(INSTALLED) ## Run all tests, on a real Kafka where Java and Maven are (ARGS=... go to pytest)
-	$(BIN)/python -m pytest --numprocesses=logical --maxprocesses=4 --dist=loadgroup $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=4 $(ARGS)
 
 lint: $(INSTALLED) ## ruff and the import layers
 	$(BIN)/ruff check .

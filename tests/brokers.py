@@ -1,5 +1,7 @@
-"""What tests do with a broker beside the program: make topics, load them, read everything back."""
+"""What tests do with a broker beside the program: make topics, load them, read everything back, stop it."""
 
+import os
+import signal
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from consumer.demo.broker import Broker, Feature
+from consumer.demo.node import Node
 
 
 def need(broker: Broker, *features: Feature) -> None:
@@ -34,6 +37,13 @@ def new_topic(
             return name
         assert time.monotonic() < deadline_s, f"topic {name} is not visible: {found.error}"
         time.sleep(0.02)
+
+
+def freeze(node: Node) -> None:
+    """Stop a node's process; on a busy machine its threads go on for a while, so wait until all of them stand."""
+    assert node.process is not None
+    node.kill(signal.SIGSTOP)
+    os.waitid(os.P_PID, node.process.pid, os.WSTOPPED | os.WNOWAIT)
 
 
 def load(

@@ -152,7 +152,7 @@ def test_an_outage_of_all_brokers_parks_nothing(
     out.produce(produce(1, "a", [b"before"]))
     told = turn_until(out, lambda told: told.delivered == 1)
     if fault == "freeze":
-        node.kill(signal.SIGSTOP)
+        brokers.freeze(node)
     else:
         node.kill()
     for ticket in range(2, 22):

@@ -477,7 +477,10 @@ def test_an_outage_of_the_broker_loses_and_doubles_nothing(own_broker: Broker, f
     made.hand(b"in the transaction")
     made.pass_barrier()
     made.out.commit({made.mine: (102, "")}, made.member.source.group_metadata())
-    node.kill(signal.SIGSTOP if fault == "freeze" else signal.SIGKILL)
+    if fault == "freeze":
+        brokers.freeze(node)
+    else:
+        node.kill()
     made.hand(b"while it was away")
     until_s = time.monotonic() + 13
     while time.monotonic() < until_s:

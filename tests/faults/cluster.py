@@ -33,6 +33,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from consumer.demo.broker import Broker, Kind
 from consumer.demo.node import Node, fetch, free_ports, start_node
+from tests.brokers import freeze
 from tests.faults.proxy import Proxy
 
 USER = "program"
@@ -145,7 +146,7 @@ class Cluster:
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Stop the node's process for a block, without ending it."""
-        self.node.kill(signal.SIGSTOP)
+        freeze(self.node)
         try:
             yield
         finally:

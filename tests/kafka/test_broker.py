@@ -15,6 +15,7 @@ from consumer.demo import node as node_module
 from consumer.demo.broker import Broker, BrokerError, Kind, UnavailableError, start
 from consumer.demo.node import Node
 from consumer.kafka.admin import wait_reachable
+from tests.brokers import freeze
 
 
 def starter(kind: Kind, refusal: str | None = None) -> broker_module.Starter:
@@ -160,7 +161,7 @@ def test_a_node_can_be_frozen_and_killed(broker: Broker) -> None:
         pytest.skip("only a node started from Apache Kafka's jars keeps what it holds")
     with start(broker.kind) as own:
         assert own.node is not None
-        own.node.kill(signal.SIGSTOP)
+        freeze(own.node)
         assert not wait_reachable({"bootstrap.servers": own.bootstrap_servers}, 0.5)
         own.node.kill(signal.SIGCONT)
         assert wait_reachable({"bootstrap.servers": own.bootstrap_servers}, 10)
