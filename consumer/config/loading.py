@@ -17,6 +17,7 @@ from consumer.config import grammar
 from consumer.config.checks import contradictions
 from consumer.config.settings import Settings
 from consumer.config.tree import Key, Problem, Tree, overlay, read
+from consumer.core.flow import FlowOptions
 from consumer.errors import ConfigError
 from consumer.kafka.properties import KNOWN
 
@@ -85,6 +86,8 @@ def _strangers(value: Any, annotation: Any, key: Key) -> Iterator[Problem]:
 
 def _check(name: str, value: Any, annotation: Any) -> tuple[dict[str, Any], list[Problem]]:
     """Check one section; give it by its name where nothing is wrong with it."""
+    if name == "flow" and isinstance(value, Mapping):
+        value = _fetch_as_told(value)
     if name == "models" and isinstance(value, Mapping):
         value = {model: {**own, "id": model} if isinstance(own, Mapping) else own for model, own in value.items()}
     try:
@@ -132,6 +135,15 @@ def _show(value: Any) -> str:
         return {None: "nothing", True: "true", False: "false"}[value]
     text = repr(value)
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
+
+
+def _fetch_as_told(flow: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Let one fetch bring at most half of what may be in flight, where a limit is told and the fetch is not."""
+    told = [flow.get(name) for name in ("records_max", "span_max")]
+    halves = [limit // 2 for limit in told if isinstance(limit, int) and limit > 1]
+    if "fetch_records_max" in flow or not halves:
+        return flow
+    return {**flow, "fetch_records_max": min(FlowOptions().fetch_records_max, *halves)}
 
 
 def _batch_as_told(sections: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ class FlowOptions:
     span_max: Annotated[int, Ge(2)] = 16_384
     """Records from a partition's first unresolved one to its newest; the commit metadata has room for 16,384."""
     fetch_records_max: Annotated[int, Ge(1)] = 2_000
-    """Records of one fetch; at most half of `records_max` and of `span_max`."""
+    """Records of one fetch; at most half of `records_max` and of `span_max`, which lower the default if need be."""
 
     def __post_init__(self) -> None:
         """Refuse limits that contradict each other."""

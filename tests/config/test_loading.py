@@ -149,7 +149,7 @@ GROUP = "for after max.poll.interval.ms the group gives the partitions to others
             "restart.backoff_s: 5 is not allowed; allowed: at most restart.backoff_s_max (1)",
         ),
         (
-            "flow: {records_max: 100}",
+            "flow: {records_max: 100, fetch_records_max: 2000}",
             "flow.fetch_records_max: 2000 is more than half of records_max (100); at most 50 is allowed",
         ),
         (
@@ -284,7 +284,7 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "kafka: {bootstrap.servers: b, group.id: g, acks: 0}\n"
         "input: {topics: requests}\n"
         "models: {m: {path: a, rows_max: 0, colour: red}}\n"
-        "flow: {records_max: 10}\n"
+        "flow: {records_max: 10, fetch_records_max: 6}\n"
         "retry: {attempts_max: 0, backoff_ms: 20000}\n",
         {"CONSUMER_COMIT__INTERVAL_MS": "3", "CONSUMER_HTTP__PORT": "-1"},
     )
@@ -298,6 +298,36 @@ def test_all_mistakes_are_told_at_once(problems: Problems) -> None:
         "CONSUMER_COMIT__INTERVAL_MS",
         "http.port",
     }
+
+
+@pytest.mark.parametrize(
+    ("flow", "records"),
+    [
+        ("{}", 2_000),
+        ("{bytes_max: 99999999}", 2_000),
+        ("{records_max: 4000}", 2_000),
+        ("{records_max: 3999}", 1_999),
+        ("{records_max: 2}", 1),
+        ("{span_max: 100}", 50),
+        ("{records_max: 300, span_max: 100}", 50),
+        ("{records_max: 300, fetch_records_max: 20}", 20),
+    ],
+)
+def test_a_small_window_makes_fetches_small(loaded: Load, flow: str, records: int) -> None:
+    """Who tells only how much may be in flight gets the default of a fetch, or half of the window where it is less."""
+    assert loaded(with_line(f"flow: {flow}")).flow.fetch_records_max == records
+
+
+def test_a_small_window_of_the_environment_makes_fetches_small(loaded: Load) -> None:
+    """A variable that tells the window counts like the file."""
+    assert loaded(SIX_LINES, {"CONSUMER_FLOW__RECORDS_MAX": "100"}).flow.fetch_records_max == 50
+
+
+@pytest.mark.parametrize("limit", ["1", "0", "-5", "true", "ten", "null"])
+def test_a_wrong_window_is_told_once(problems: Problems, limit: str) -> None:
+    """A limit that is not allowed itself is the only thing that is told: nothing follows from it."""
+    (line,) = problems(with_line(f"flow: {{records_max: {limit}}}"))
+    assert " flow.records_max: " in line
 
 
 def test_required_sections_are_named(problems: Problems) -> None:
