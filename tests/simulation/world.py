@@ -5,9 +5,11 @@ promises against that. A schedule is replayed by its seed.
 """
 
 import random
+from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from consumer.core import actions as do
 from consumer.core import events as on
@@ -93,6 +95,8 @@ class World:
         self.kinds = {(tp, stored.offset): stored.kind for tp, log in self.logs.items() for stored in log}
         self.committed: dict[TopicPartition, tuple[int, str]] = {}
         self.outcomes: dict[tuple[TopicPartition, int], list[str]] = defaultdict(list)
+        self.kept = dict.fromkeys(self.logs, 0)
+        """How many of a partition's records were seen to be committed and done; an outcome is never taken back."""
         self.faults = 0
         self.broken: set[str] = set()
         self.closed_topics: set[str] = set()
@@ -282,7 +286,8 @@ class World:
         for tp, position in self.owned.items():
             if tp in self.paused or room <= 0:
                 continue
-            found = [stored for stored in self.logs[tp] if stored.offset >= position][: self.random.randint(0, room)]
+            first = bisect_left(self.logs[tp], position, key=attrgetter("offset"))
+            found = self.logs[tp][first : first + self.random.randint(0, room)]
             room -= len(found)
             if found:
                 slices.append(self._slice(tp, found))
@@ -466,11 +471,11 @@ class World:
 
     def _check(self) -> None:
         for tp, (next_offset, metadata) in self.committed.items():
-            for stored in self.logs[tp]:
-                if stored.offset >= next_offset:
-                    break
+            log = self.logs[tp]
+            while self.kept[tp] < len(log) and (stored := log[self.kept[tp]]).offset < next_offset:
                 is_done = stored.is_dropped or self.outcomes[tp, stored.offset]
                 assert is_done, f"P1: {tp} committed {next_offset}, but not {stored.offset}"
+                self.kept[tp] += 1
             assert len(metadata) <= 4096
         # Each partition may use its share even while others hold what was theirs before it was assigned.
         records_max = 1.5 * self.options.flow.records_max + FETCH_MAX
