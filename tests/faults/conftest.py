@@ -24,6 +24,7 @@ CHECKED = {
     "test_killed_between_delivery_and_commit[exactly-once]",
     "test_lost_answers_and_torn_frames_double_nothing[at-least-once]",
     "test_dead_letters_that_may_not_be_written[at-least-once]",
+    "test_outages_as_commits_begin_leave_nothing_behind[exactly-once]",
 }
 """The rows that every check runs: those that prove most in a second."""
 
