@@ -4,6 +4,7 @@ Owns stacking, padding and masks, and the division of a batch into calls. Must n
 the model makes of them.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -102,7 +103,8 @@ class Collator:
             return as_tensor(np.array(call[0].entries[0][2][number], dtype), plan.datatypes[number])
         fill = self._fills.get(plan.names[number])
         if fill is None:
-            return as_tensor(_joined(call, number).view(dtype).reshape(shape), plan.datatypes[number])
+            joined = _joined(call, number, math.prod(shape) * dtype.itemsize)
+            return as_tensor(joined.view(dtype).reshape(shape), plan.datatypes[number])
         padded = np.full(shape, _bits(fill.pad) if plan.datatypes[number] == BF16 else fill.pad, dtype)
         at = 0
         for portion in call:
@@ -196,18 +198,29 @@ def _texts(call: Call, number: int) -> list[bytes]:
     return found
 
 
-def _joined(call: Call, number: int) -> Octets:
-    """Copy the elements of one input of all records, which have the same example's shape, one after the other."""
-    if len(call) == 1 and isinstance(call[0], Block):
-        return call[0].octets(number).copy().reshape(-1)
-    pieces: list[Any] = []
+def _joined(call: Call, number: int, size: int) -> Octets:
+    """Copy the elements of one input of all records, `size` bytes in all, one after the other."""
+    if all(isinstance(portion, Loose) for portion in call):
+        # Much cheaper than stacking arrays: a single allocation, and one memcpy a record.
+        return np.frombuffer(bytearray().join(_pieces(call, number)), np.uint8) if size else np.empty(0, np.uint8)
+    joined = np.empty(size, np.uint8)
+    at = 0
     for portion in call:
         if isinstance(portion, Block):
-            pieces.append(portion.octets(number).copy())
+            octets = portion.octets(number)
+            joined[at : at + octets.size].reshape(octets.shape)[...] = octets
+            at += octets.size
         else:
-            pieces += [inputs[number] for _, _, inputs, _ in portion.entries]
-    # Much cheaper than stacking arrays: a single allocation, and one memcpy a record.
-    return np.frombuffer(bytearray().join(pieces), np.uint8) if rows_of(call) else np.empty(0, np.uint8)
+            pieces = b"".join(_pieces([portion], number))
+            joined[at : at + len(pieces)] = np.frombuffer(pieces, np.uint8)
+            at += len(pieces)
+    assert at == size, "records that share a call have examples of one shape"
+    return joined
+
+
+def _pieces(call: Call, number: int) -> list[Any]:
+    """List the elements of one input of records that were decoded one by one."""
+    return [entry[2][number] for portion in call if isinstance(portion, Loose) for entry in portion.entries]
 
 
 def _place_block(block: Block, number: int, target: npt.NDArray[Any]) -> None:
