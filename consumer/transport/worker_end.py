@@ -57,8 +57,8 @@ class Work:
     """Source offset of each record."""
     sources: Sequence[tuple[str, int, int]]
     """Topic, partition and how many records in a row come from there."""
-    fetched_s: Sequence[tuple[int, float]]
-    """How many records in a row were fetched at that time (monotonic seconds, the same clock in every process)."""
+    fetched_s: Sequence[float]
+    """When the records of each of `sources` were fetched (monotonic seconds, the same clock in every process)."""
     content_types: Sequence[str | None] | None
     """What each record says it is; None where no record says anything."""
     absent: frozenset[int]
@@ -224,7 +224,7 @@ class WorkerEnd:
             lengths=np.frombuffer(whole, np.uint32, packet.records, 8 * packet.records),
             offsets=np.frombuffer(whole, np.int64, packet.records),
             sources=[(topic, partition, count) for topic, partition, count, _ in runs],
-            fetched_s=[(count, fetched_s) for _, _, count, fetched_s in runs],
+            fetched_s=[fetched_s for _, _, _, fetched_s in runs],
             content_types=content_types,
             absent=frozenset(absent),
             is_suspect=packet.is_suspect,

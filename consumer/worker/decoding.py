@@ -119,9 +119,12 @@ class Decoder:
 
     def _is_msgpack(self, columns: Columns, first: int, stop: int) -> bool:
         """Tell whether all of these records are msgpack."""
-        types = {None} if columns.work.content_types is None else set(columns.work.content_types[first:stop])
+        types = columns.work.content_types
+        if types is None and self._content_type == MSGPACK:
+            return True
         try:
-            return {codec_for(name, self._content_type).content_type for name in types} == {MSGPACK}
+            names = {None} if types is None else set(types[first:stop])
+            return {codec_for(name, self._content_type).content_type for name in names} == {MSGPACK}
         except RecordError:
             return False
 
@@ -141,15 +144,17 @@ class Decoder:
                 if template is None:
                     templates.in_vain(length)
                     return
-            alike = template.matches(table)
+            ids = template.ids(table)
+            alike = template.matches(table, ids)
+            block = Block(sheet, indices, template, table, ids)
             if alike is None:
                 templates.used(template)
-                yield Block(sheet, indices, template, table)
+                yield block
                 return
             count = int(np.count_nonzero(alike))
             if count >= RECORDS_MIN:
                 templates.used(template)
-                yield Block(sheet, indices[alike], template, table[alike])
+                yield block.pick(alike)
                 indices, table = indices[~alike], table[~alike]
             elif is_new:
                 templates.in_vain(length)
@@ -220,7 +225,7 @@ class Decoder:
             return block
         for index in block.indices[~good].tolist():
             block.sheet.fail(index, failure_of(_not_finite()))
-        return block._replace(indices=block.indices[good], table=block.table[good])
+        return block.pick(good)
 
 
 class _PreprocessError(Exception):
@@ -231,12 +236,12 @@ class _PreprocessError(Exception):
         self.cause = cause
 
 
-def _left(blocks: Iterable[Block], first: int, stop: int) -> Sequence[int]:
+def _left(blocks: Sequence[Block], first: int, stop: int) -> Sequence[int]:
     """List the records that no block has."""
+    if any(block.records == stop - first for block in blocks):
+        return ()
     left = np.ones(stop - first, np.bool_)
     for block in blocks:
-        if block.records == stop - first:
-            return ()
         left[block.indices - first] = False
     found: list[int] = (np.flatnonzero(left) + first).tolist()
     return found

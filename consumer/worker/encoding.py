@@ -16,27 +16,27 @@ from consumer.worker.binding import Plan
 from consumer.worker.collate import Call
 from consumer.worker.decoding import Arrays, Loose, Portion, has_texts
 from consumer.worker.failures import failure_of
-from consumer.worker.layout import between, leaves
 from consumer.worker.spans import Indices, Octets, Sheet
 from consumer.worker.split import Outputs
+from consumer.worker.stencil import POWERS, WIDTHS, Origin, Stencil
 from schemas.codecs import MSGPACK, Codec, codec_for
 from schemas.datatypes import BF16, BYTES
-from schemas.records import BATCH_ROWS, INFER_MS, QUEUE_MS, SOURCE_OFFSET, SOURCE_PARTITION, Result, provenance
+from schemas.records import Result, provenance
 from schemas.tensors import Tensor, TensorData
 
 TABLE_RECORDS_MIN = 8
 """Fewer results than this are written one by one, which is cheaper then."""
 
-LAYOUTS_MAX = 64
-"""Lengths of results whose layouts are remembered for one model."""
+STENCILS_MAX = 512
+"""Looks of results that are remembered for one model."""
+
+STENCIL_BYTES_MAX = 8192
+"""Larger results are not remembered: that would take memory, and to write one anew little of the time of all."""
 
 Postprocess: TypeAlias = Callable[[dict[str, TensorData]], Arrays]
 
-_POWERS = [10**digits for digits in range(1, 19)]
-"""The smallest numbers of 2, 3, ... digits."""
-
-_WIDTHS = [1 << 7, 1 << 8, 1 << 16, 1 << 32]
-"""The smallest numbers for which msgpack takes another number of bytes."""
+Look: TypeAlias = tuple[Any, ...]
+"""What results have in common that have one length and differ only where a stencil writes."""
 
 
 class Identity(NamedTuple):
@@ -59,40 +59,40 @@ class _Cohort(NamedTuple):
 
     sheet: Sheet
     indices: Indices
-    starts: Indices
+    starts: range | Indices
     """The first row of each record in the call."""
     plan: Plan
     ids: Octets | None
     """The ids' bytes, one record a row; None where the records have none."""
+    runs: Sequence[tuple[int, int]]
+    """By their entry of `work.sources`: its number, and how many records in a row are of it."""
+    offsets: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, sheet: Sheet, indices: Indices, starts: range | Indices, plan: Plan, ids: Octets | None) -> "_Cohort":
+        """Look up where records come from."""
+        columns, first, last = sheet.columns, int(indices[0]), int(indices[-1])
+        if last - first == len(indices) - 1:
+            return cls(
+                sheet, indices, starts, plan, ids, columns.runs(first, last + 1), columns.offsets[first : last + 1]
+            )
+        found, counts = np.unique(columns.sources[indices], return_counts=True)
+        runs = list(zip(found.tolist(), counts.tolist(), strict=True))
+        return cls(sheet, indices, starts, plan, ids, runs, columns.offsets[indices])
 
     def pick(self, chosen: npt.NDArray[np.bool_]) -> "_Cohort":
         """Take some of the records."""
         ids = None if self.ids is None else self.ids[chosen]
-        return self._replace(indices=self.indices[chosen], starts=self.starts[chosen], ids=ids)
+        return _Cohort.of(self.sheet, self.indices[chosen], np.asarray(self.starts)[chosen], self.plan, ids)
 
     def identity(self, at: int) -> str | None:
         """Return one record's own id."""
         return None if self.ids is None else self.ids[at].tobytes().decode()
 
-
-class _ResultLayout:
-    """Where the parts of a result stand that differ between results of one cohort."""
-
-    def __init__(self, encoded: bytes, outputs: int) -> None:
-        """Take the layout of a result that the msgpack codec wrote."""
-        found = leaves(encoded)
-        self.id = found[("id",)].content
-        self.outputs = [found["outputs", number, "data"].content for number in range(outputs)]
-        self.partition, self.offset, self.queue_ms = (
-            found["parameters", name].content for name in (SOURCE_PARTITION, SOURCE_OFFSET, QUEUE_MS)
-        )
-        same = (found["parameters", name].content for name in (BATCH_ROWS, INFER_MS))  # in a cohort, not in the next
-        places = (self.id, *self.outputs, self.partition, self.offset, self.queue_ms, *same)
-        self._fixed = [(place, encoded[place]) for place in between(places, len(encoded))]
-
-    def fits(self, encoded: bytes) -> bool:
-        """Tell whether another result of the same length has the same layout (and the same fixed parts)."""
-        return all(encoded[place] == fixed for place, fixed in self._fixed)
+    def origins(self) -> list[Origin]:
+        """Tell what the results of each run have in common."""
+        sources, queue_ms = self.sheet.columns.work.sources, self.sheet.queue_ms
+        return [Origin(count, sources[number][1], queue_ms(number)) for number, count in self.runs]
 
 
 class Encoder:
@@ -108,8 +108,8 @@ class Encoder:
         self._identity = identity
         self._postprocess = postprocess
         self._msgpack = codec_for(MSGPACK)
-        self._layouts: dict[int, _ResultLayout] = {}
-        """By length, what results last looked like."""
+        self._stencils: dict[Look, tuple[Stencil, Plan]] = {}
+        """By what results have in common; with the plan, so that no other gets its identity."""
 
     def encode(self, call: Call, outputs: Outputs, batch: Batch) -> None:
         """Write the results of a call's records on their sheets; those that cannot be written fail there."""
@@ -137,8 +137,8 @@ class Encoder:
 
     def _write_cohort(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> None:
         """Write the results of a cohort one by one."""
-        for at, (index, start) in enumerate(zip(cohort.indices.tolist(), cohort.starts.tolist(), strict=True)):
-            tensors = tuple([output.tensor(start, cohort.plan) for output in outputs])
+        for at, (index, start) in enumerate(zip(cohort.indices.tolist(), cohort.starts, strict=True)):
+            tensors = tuple([output.tensor(int(start), cohort.plan) for output in outputs])
             self._write(cohort.sheet, index, self._msgpack, cohort.identity(at), tensors, batch)
 
     def _write(
@@ -162,15 +162,9 @@ class Encoder:
         """Make one result; without an id of its own it gets that of its source."""
         source = sheet.columns.source(index)
         name, version, sha256 = self._identity
-        parameters = provenance(source, batch.rows, sheet.queue_ms_of(index), batch.infer_ms, sha256)
+        queue_ms = sheet.queue_ms(sheet.columns.source_number(index))
+        parameters = provenance(source, batch.rows, queue_ms, batch.infer_ms, sha256)
         return Result(source.record_id if identity is None else identity, name, version, tensors, parameters)
-
-    def _remember(self, layout: _ResultLayout, length: int) -> _ResultLayout:
-        """Keep the layout of results of a length."""
-        if len(self._layouts) >= LAYOUTS_MAX:
-            self._layouts.clear()
-        self._layouts[length] = layout
-        return layout
 
     @staticmethod
     def _finished(postprocess: Postprocess, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -183,37 +177,53 @@ class Encoder:
         )
 
     def _write_table(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> None:
-        """Write the results of a cohort: the first by the codec, and all of them from its bytes."""
-        sheet, indices, starts, plan, ids = cohort
-        columns, count = sheet.columns, len(indices)
-        tensors = tuple([output.tensor(int(starts[0]), plan) for output in outputs])
-        first = self._result(sheet, int(indices[0]), cohort.identity(0), tensors, batch)
-        encoded = self._msgpack.encode_result(first)
-        layout = self._layouts.get(len(encoded))
-        if layout is None or not layout.fits(encoded):
-            layout = self._remember(_ResultLayout(encoded, len(outputs)), len(encoded))
-        values = np.frombuffer(bytearray(encoded) * count, np.uint8).reshape(count, -1)
-        for place, output in zip(layout.outputs, outputs, strict=True):
-            values[:, place] = output.table(starts, plan)
-        offsets, partitions = columns.offsets[indices], columns.partitions[columns.sources[indices]]
-        _write_numbers(values, layout.partition, partitions, "u")
-        _write_numbers(values, layout.offset, offsets, "u")
-        _write_numbers(values, layout.queue_ms, sheet.queue_ms[indices - sheet.span.first], "f")
-        if ids is not None:
-            values[:, layout.id] = ids
+        """Write the results of a cohort: all as one that the codec wrote, then what differs over it."""
+        stencil = self._stencil(cohort, outputs, batch)
+        origins, ids = cohort.origins(), cohort.ids
+        values = stencil.table(origins, batch.rows, batch.infer_ms)
+        stencil.write_offsets(values, cohort.offsets)
+        for place, output in zip(stencil.outputs, outputs, strict=True):
+            values[:, place] = output.table(cohort.starts, cohort.plan)
+        if ids is None:
+            ids = stencil.write_sources(values, origins, cohort.offsets)
         else:
-            _write_digits(values, layout.id.stop, offsets)
-            _write_digits(values, layout.id.stop - _digits(offsets) - 1, partitions)
-        sheet.put_table(indices, values, np.ascontiguousarray(values[:, layout.id]))
+            values[:, stencil.id] = ids
+        cohort.sheet.put_table(cohort.indices, values, ids)
+
+    def _stencil(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> Stencil:
+        """Find a result that has all in common with a cohort's that a stencil does not write; else make the first."""
+        plan, (number, _) = cohort.plan, cohort.runs[0]
+        topic, partition, _ = cohort.sheet.columns.work.sources[number]
+        numbers = (partition, int(cohort.offsets[0]))
+        look: Look = (
+            id(plan),
+            topic,
+            -1 if cohort.ids is None else cohort.ids.shape[1],
+            *([bisect_right(POWERS, each) for each in numbers] if cohort.ids is None else ()),
+            *[bisect_right(WIDTHS, each) for each in (*numbers, batch.rows)],
+            *[output.look for output in outputs],
+        )
+        known = self._stencils.get(look)
+        if known is not None:
+            return known[0]
+        tensors = tuple([output.tensor(int(cohort.starts[0]), plan) for output in outputs])
+        first = self._result(cohort.sheet, int(cohort.indices[0]), cohort.identity(0), tensors, batch)
+        encoded = self._msgpack.encode_result(first)
+        stencil = Stencil(encoded, len(outputs))
+        if len(encoded) <= STENCIL_BYTES_MAX:
+            if len(self._stencils) >= STENCILS_MAX:
+                self._stencils.clear()
+            self._stencils[look] = stencil, plan
+        return stencil
 
 
 def _cohorts(portion: Portion, at: int) -> Iterator[_Cohort]:
     """Divide the records of a portion, which begins at row `at`, by the length that their results have."""
     columns = portion.sheet.columns
     for cohort in _alike(portion, at):
-        offsets, sources = columns.offsets[cohort.indices], columns.sources[cohort.indices]
-        bounds = (_WIDTHS,) if cohort.ids is not None else (_WIDTHS, _POWERS)
-        used = columns.work.sources[sources[0] : sources[-1] + 1]
+        offsets = cohort.offsets
+        bounds = (WIDTHS,) if cohort.ids is not None else (WIDTHS, POWERS)
+        used = [columns.work.sources[number] for number, _ in cohort.runs]
         partitions = [partition for _, partition, _ in used]
         extremes = ((min(partitions), max(partitions)), (int(offsets.min()), int(offsets.max())))
         if len({topic for topic, _, _ in used}) == 1 and all(
@@ -221,6 +231,7 @@ def _cohorts(portion: Portion, at: int) -> Iterator[_Cohort]:
         ):
             yield cohort
             continue
+        sources = columns.sources[cohort.indices]
         kinds = columns.topics[sources]
         for bound in bounds:
             for numbers in (columns.partitions[sources], offsets):
@@ -232,10 +243,9 @@ def _cohorts(portion: Portion, at: int) -> Iterator[_Cohort]:
 def _alike(portion: Portion, at: int) -> Iterator[_Cohort]:
     """Divide the records of a portion by the lengths of their ids and the shapes of their outputs."""
     if not isinstance(portion, Loose):
-        place, plan = portion.template.id, portion.plan
-        starts = at + plan.rows * np.arange(portion.records)
-        ids = None if place is None else portion.table[:, place]
-        yield _Cohort(portion.sheet, portion.indices, starts, plan, ids)
+        assert portion.rows, "what has no elements has no template"
+        starts = range(at, at + portion.rows, portion.plan.rows)
+        yield _Cohort.of(portion.sheet, portion.indices, starts, portion.plan, portion.ids)
         return
     found: dict[tuple[int, int], list[tuple[int, int, bytes, Plan]]] = {}
     for index, identity, _, plan in portion.entries:
@@ -246,29 +256,9 @@ def _alike(portion: Portion, at: int) -> Iterator[_Cohort]:
     for (_, width), members in found.items():
         indices, firsts, keys, plans = zip(*members, strict=True)
         ids = None if width < 0 else _table_of(keys, width)
-        yield _Cohort(portion.sheet, np.array(indices), np.array(firsts), plans[0], ids)
+        yield _Cohort.of(portion.sheet, np.array(indices), np.array(firsts), plans[0], ids)
 
 
 def _table_of(cells: Sequence[bytes], width: int) -> Octets:
     """Make a table of cells of one width."""
     return np.frombuffer(b"".join(cells), np.uint8).reshape(len(cells), width)
-
-
-def _write_numbers(values: Octets, place: slice, numbers: npt.NDArray[np.int64 | np.float64], kind: str) -> None:
-    """Write numbers as msgpack does, in as many bytes as the first one's took."""
-    size = place.stop - place.start
-    dtype = np.dtype(f">{kind}{size}")
-    column: npt.NDArray[Any] = np.ndarray((len(values),), dtype, values, place.start, (values.shape[1],))
-    column[...] = numbers
-
-
-def _digits(numbers: npt.NDArray[np.int64]) -> int:
-    """Count the decimal digits of numbers that have equally many of them."""
-    return bisect_right(_POWERS, int(numbers[0])) + 1
-
-
-def _write_digits(values: Octets, stop: int, numbers: npt.NDArray[np.int64]) -> None:
-    """Write numbers of equally many digits in decimal, so that they end before column `stop`."""
-    count = _digits(numbers)
-    powers = 10 ** np.arange(count - 1, -1, -1, dtype=np.int64)
-    values[:, stop - count : stop] = numbers[:, None] // powers % 10 + ord("0")

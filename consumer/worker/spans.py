@@ -3,8 +3,10 @@
 Owns positions, columns and the sheet that outcomes are written on. Must not know what a payload holds or a model does.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import accumulate
 from typing import TypeAlias
 
 import numpy as np
@@ -23,28 +25,37 @@ Indices: TypeAlias = npt.NDArray[np.intp]
 
 
 class Columns:
-    """What is known about every record of a chunk before it is decoded, as columns."""
+    """What is known about every record of a chunk before it is decoded, as columns; most are made when asked for."""
 
     def __init__(self, work: Work) -> None:
         """Read the columns of `work`; its memory has to stay valid as long as they are used."""
         self.work = work
         self.octets: Octets = np.frombuffer(work.buffer, np.uint8)
         """All payloads, joined."""
-        self.ends: npt.NDArray[np.int64] = np.cumsum(work.lengths, dtype=np.int64)
-        self.starts: npt.NDArray[np.int64] = self.ends - work.lengths
-        """Where each payload begins and ends in `octets`."""
         self.offsets = work.offsets
-        counts = [count for _, _, count in work.sources]
-        self.sources: Indices = np.repeat(np.arange(len(counts)), counts)
-        """For each record, the index of its topic and partition in `work.sources`."""
-        self.fetched_s: npt.NDArray[np.float64] = np.repeat(
-            [fetched_s for _, fetched_s in work.fetched_s], [count for count, _ in work.fetched_s]
-        )
-        """When each record was fetched, monotonic seconds."""
+        self.bounds = list(accumulate([count for _, _, count in work.sources], initial=0))
+        """Where the records of each entry of `work.sources` begin, and where the last ones end."""
 
     def __len__(self) -> int:
         """Count the records."""
         return len(self.work)
+
+    @cached_property
+    def width(self) -> int | None:
+        """The bytes of each payload; None where they differ."""
+        lengths = self.work.lengths
+        width = int(lengths[0])
+        return width if bool((lengths == width).all()) else None
+
+    @cached_property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """Where each payload ends in `octets`."""
+        return np.cumsum(self.work.lengths, dtype=np.int64)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """Where each payload begins in `octets`."""
+        return self.ends - self.work.lengths
 
     @cached_property
     def start_list(self) -> list[int]:
@@ -59,6 +70,11 @@ class Columns:
         return found
 
     @cached_property
+    def sources(self) -> Indices:
+        """For each record, the index of its topic and partition in `work.sources`."""
+        return np.repeat(np.arange(len(self.bounds) - 1), np.diff(self.bounds))
+
+    @cached_property
     def partitions(self) -> npt.NDArray[np.int64]:
         """The source partition of each entry of `work.sources`."""
         return np.array([partition for _, partition, _ in self.work.sources], np.int64)
@@ -69,14 +85,35 @@ class Columns:
         numbers: dict[str, int] = {}
         return np.array([numbers.setdefault(topic, len(numbers)) for topic, _, _ in self.work.sources], np.intp)
 
+    def lengths(self) -> list[int]:
+        """List the bytes of each payload."""
+        found: list[int] = self.work.lengths.tolist() if self.width is None else [self.width] * len(self)
+        return found
+
     def payload(self, index: int) -> memoryview:
         """Return a record's payload, where it lies."""
         return self.work.buffer[self.starts[index] : self.ends[index]]
 
     def source(self, index: int) -> Source:
         """Tell where a record comes from."""
-        topic, partition, _ = self.work.sources[self.sources[index]]
+        topic, partition, _ = self.work.sources[self.source_number(index)]
         return Source(topic, partition, int(self.offsets[index]))
+
+    def source_number(self, index: int) -> int:
+        """Return one entry of `sources`."""
+        return bisect_right(self.bounds, index) - 1
+
+    def runs(self, first: int, stop: int) -> list[tuple[int, int]]:
+        """Divide the records `first` up to `stop` (exclusive) by their entry of `work.sources`: its number, a count."""
+        found: list[tuple[int, int]] = []
+        number = self.source_number(first)
+        while first < stop:
+            end = min(self.bounds[number + 1], stop)
+            if first < end:
+                found.append((number, end - first))
+            first = end
+            number += 1
+        return found
 
 
 Span: TypeAlias = Part[Columns]
@@ -93,10 +130,7 @@ class Sheet:
         """Rows of the largest call that one of the records was part of."""
         self.infer_s = 0.0
         """Their part of the seconds of all calls that they were in."""
-        self.queue_ms: npt.NDArray[np.float64] = np.round(
-            1e3 * (started_s - span.item.fetched_s[span.first : span.stop]), 3
-        )
-        """From each record's fetch to the batch's start, in milliseconds."""
+        self._started_s = started_s
         self.failures: dict[int, Failure] = {}
         self._tables: list[tuple[Indices, Octets, Octets]] = []
         self._values: dict[int, bytes] = {}
@@ -110,11 +144,13 @@ class Sheet:
     @property
     def queue_s(self) -> float:
         """From the fetch of the oldest record to the batch's start."""
-        return float(self.queue_ms.max()) / 1e3
+        runs = self.columns.runs(self.span.first, self.span.stop)
+        return max(self.queue_ms(number) for number, _ in runs) / 1e3
 
-    def queue_ms_of(self, index: int) -> float:
-        """Return one record's wait, in milliseconds."""
-        return float(self.queue_ms[index - self.span.first])
+    def queue_ms(self, number: int) -> float:
+        """Return how long the records of an entry of `work.sources` waited, from their fetch to the batch's start."""
+        waited_ms = 1e3 * (self._started_s - self.columns.work.fetched_s[number])
+        return round(1e3 * waited_ms) / 1e3  # in microseconds, for much less than rounding to a number of digits takes
 
     def put(self, index: int, value: bytes, key: bytes) -> None:
         """Write down one record's result."""

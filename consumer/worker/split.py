@@ -35,6 +35,14 @@ class Output(NamedTuple):
     cuts: tuple[tuple[int, str], ...] = ()
     """Axis of `shape`, and name, of every axis that is cut to the record's length."""
 
+    @property
+    def look(self) -> tuple[str, str, tuple[int, ...]]:
+        """What says, with a record's plan, how its part looks: name, datatype, and the shape but for axes to be cut."""
+        if not self.cuts:
+            return self.name, self.datatype, self.shape
+        cut = {axis for axis, _ in self.cuts}
+        return self.name, self.datatype, tuple([-1 if at in cut else size for at, size in enumerate(self.shape)])
+
     def tensor(self, at: int, plan: Plan) -> Tensor:
         """Return one record's part, which begins at row `at`."""
         if plan.form is Form.WHOLE:
@@ -49,7 +57,7 @@ class Output(NamedTuple):
             part = self._cut(part, plan.lengths)
         return Tensor(self.name, self.datatype, part.shape, part)
 
-    def table(self, starts: npt.NDArray[np.intp], plan: Plan) -> npt.NDArray[np.uint8]:
+    def table(self, starts: range | npt.NDArray[np.intp], plan: Plan) -> npt.NDArray[np.uint8]:
         """Return the bytes of the parts of records that share a plan, one record a row from `starts` on."""
         assert not isinstance(self.elements, list), "BYTES have no table"
         records, rows = len(starts), len(starts) * plan.rows
@@ -57,9 +65,9 @@ class Output(NamedTuple):
         if int(starts[-1]) - first == rows - plan.rows:
             part = self.elements[first : first + rows]
         elif plan.rows == 1:
-            part = self.elements[starts]
+            part = self.elements[np.asarray(starts)]
         else:
-            part = self.elements[(starts[:, None] + np.arange(plan.rows)).reshape(-1)]
+            part = self.elements[(np.asarray(starts)[:, None] + np.arange(plan.rows)).reshape(-1)]
         if self.cuts:
             part = self._cut(part, plan.lengths)
         return part.reshape(records, plan.rows * math.prod(part.shape[1:])).view(np.uint8)

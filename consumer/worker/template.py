@@ -68,26 +68,26 @@ class Template:
             self.tensors.append(leaf.content)
         self._fixed = [(part, record[part]) for part in between([self.id, *self.tensors], self.length)]
 
-    def matches(self, table: Octets) -> npt.NDArray[np.bool_] | None:
+    def ids(self, table: Octets) -> Octets | None:
+        """Copy the bytes that are the ids of records, the rows of `table`, if the template fits them; None for none."""
+        return None if self.id is None else np.ascontiguousarray(table[:, self.id])
+
+    def matches(self, table: Octets, ids: Octets | None) -> npt.NDArray[np.bool_] | None:
         """Compare records, the rows of `table`, with the template.
 
         Returns:
             Which of them the codec would decode to the same but id and elements; None where that is all of them.
         """
-        if self._is_ascii(table) and all(
-            table[:, part].tobytes() == expected * len(table) for part, expected in self._fixed
-        ):
+        # What is not ASCII may be no UTF-8, which the codec would refuse.
+        is_ascii = ids is None or ids.tobytes().isascii()
+        if is_ascii and all(table[:, part].tobytes() == expected * len(table) for part, expected in self._fixed):
             return None
         alike = np.ones(len(table), np.bool_)
         for part, expected in self._fixed:
             alike &= (table[:, part] == np.frombuffer(expected, np.uint8)).all(axis=1)
-        if self.id is not None and self.id.start < self.id.stop:
-            alike &= table[:, self.id].max(axis=1) <= _ASCII_MAX
+        if ids is not None and not is_ascii:
+            alike &= ids.max(axis=1) <= _ASCII_MAX
         return alike
-
-    def _is_ascii(self, table: Octets) -> bool:
-        """Tell whether all ids are ASCII: what is not may be no UTF-8, which the codec would refuse."""
-        return self.id is None or self.id.start == self.id.stop or int(table[:, self.id].max()) <= _ASCII_MAX
 
 
 class Block(NamedTuple):
@@ -99,6 +99,8 @@ class Block(NamedTuple):
     template: Template
     table: Octets
     """One record a row, in place where that is possible."""
+    ids: Octets | None
+    """The ids' bytes, one record a row; None where the records have none."""
 
     @property
     def plan(self) -> Plan:
@@ -122,7 +124,13 @@ class Block(NamedTuple):
 
     def part(self, first: int, stop: int) -> "Block":
         """Cut out records."""
-        return self._replace(indices=self.indices[first:stop], table=self.table[first:stop])
+        ids = None if self.ids is None else self.ids[first:stop]
+        return Block(self.sheet, self.indices[first:stop], self.template, self.table[first:stop], ids)
+
+    def pick(self, chosen: npt.NDArray[np.bool_]) -> "Block":
+        """Take some of the records."""
+        ids = None if self.ids is None else self.ids[chosen]
+        return Block(self.sheet, self.indices[chosen], self.template, self.table[chosen], ids)
 
     def octets(self, number: int) -> Octets:
         """Return the bytes of an input that is sent, one record a row, in place."""
@@ -149,6 +157,11 @@ class Templates:
     def candidates(self, columns: Columns, first: int, stop: int) -> Iterator[tuple[Indices, Octets]]:
         """Find records of equal length among `first` to `stop`: their positions, and their bytes as a table."""
         if stop - first < RECORDS_MIN:
+            return
+        if columns.width is not None:
+            if columns.width:
+                part = columns.octets[columns.width * first : columns.width * stop]
+                yield np.arange(first, stop), part.reshape(stop - first, columns.width)
             return
         lengths = columns.work.lengths[first:stop]
         starts = columns.starts[first:stop]

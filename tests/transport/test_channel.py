@@ -63,7 +63,7 @@ def test_a_worker_is_told_where_records_come_from(connect: Connect) -> None:
         3,
         [5, 6, 8],
         [("requests", 0, 2), ("requests", 2, 1)],
-        [(2, 0.5), (1, 1.5)],
+        [0.5, 1.5],
         ["application/json", None, None],
         [1],
         True,

@@ -44,7 +44,7 @@ def work(
         lengths=np.array([len(value) for value in present], np.uint32),
         offsets=np.arange(len(values)) if offsets is None else np.array(offsets, np.int64),
         sources=list(sources),
-        fetched_s=[(count, now_s) for _, _, count in sources],
+        fetched_s=[now_s] * len(sources),
         content_types=content_types,
         absent=frozenset(index for index, value in enumerate(values) if value is None),
     )

@@ -1,6 +1,6 @@
 """Template batches: the same bytes as record by record, in a fraction of the work."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from types import SimpleNamespace
@@ -9,13 +9,14 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumer.core.types import Failure
 from consumer.models.signature import Signature, TensorSpec
 from consumer.transport.worker_end import Work
-from consumer.worker import decoding, encoding, runner, template
+from consumer.worker import decoding, encoding, runner, stencil, template
 from consumer.worker.binding import Binder
 from consumer.worker.decoding import Decoder, Groups
 from consumer.worker.spans import Columns, Sheet, Span
@@ -41,16 +42,20 @@ def frozen_clocks(**limits: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "time", SimpleNamespace(monotonic=lambda: 1e6, perf_counter=lambda: 1.0))
         for name, value in limits.items():
-            for module in (template, decoding, encoding):
+            for module in (template, decoding, encoding, stencil):
                 if hasattr(module, name):
                     patch.setattr(module, name, value)
         yield
 
 
-def outcomes(chunk: Work, spans: Sequence[tuple[int, int]], rows_max: int = 10_000, **limits: int) -> list[Any]:
-    """Run a chunk in several batches; list what each record gets."""
+def outcomes(
+    chunk: Work, spans: Sequence[tuple[int, int]], rows_max: int = 10_000, before: Sequence[Work] = (), **limits: int
+) -> list[Any]:
+    """Run a chunk in several batches, after others that a runner had before; list what each record gets."""
     with frozen_clocks(**limits):
         runs = runner_of(loaded(model, SIGNATURE, rows_max=rows_max))
+        for other in before:
+            runs.run([whole(other)])
         columns = Columns(chunk)
         found: list[Any] = []
         for first, stop in spans:
@@ -122,8 +127,47 @@ def test_templates_and_tables_change_no_byte(chunk: Work, cuts: list[int]) -> No
     spans = list(pairwise(bounds))
     fast = outcomes(chunk, spans)
     assert fast == outcomes(chunk, spans, RECORDS_MIN=NEVER)
-    assert fast == outcomes(chunk, spans, RECORDS_MIN=1, TABLE_RECORDS_MIN=1)
+    assert fast == outcomes(chunk, spans, RECORDS_MIN=1, TABLE_RECORDS_MIN=1, RUN_RECORDS_MIN=NEVER)
+    assert fast == outcomes(chunk, spans, RUN_RECORDS_MIN=0)
     assert fast == outcomes(chunk, spans, RECORDS_MIN=NEVER, TABLE_RECORDS_MIN=NEVER)
+
+
+@settings(max_examples=100, deadline=None)
+@given(chunk=chunks(), before=st.lists(chunks(), min_size=1, max_size=3))
+def test_what_is_remembered_of_earlier_records_and_results_changes_no_byte(chunk: Work, before: list[Work]) -> None:
+    """Whatever a runner had before, it writes the results of a chunk as one that has seen nothing."""
+    spans = [(0, len(chunk))]
+    slow = outcomes(chunk, spans, RECORDS_MIN=NEVER, TABLE_RECORDS_MIN=NEVER)
+    assert outcomes(chunk, spans, before=before) == slow
+    assert outcomes(chunk, spans, before=before, RECORDS_MIN=1, TABLE_RECORDS_MIN=1) == slow
+    assert outcomes(chunk, spans, before=before, STENCIL_BYTES_MAX=0) == slow
+
+
+def test_outputs_may_look_otherwise_in_every_batch() -> None:
+    """Name, datatype and shape of an output are the batch's own, though the records are as before."""
+    ways: list[tuple[str, Callable[[Any], Any]]] = [
+        ("a", lambda x: x),
+        ("b", lambda x: x),
+        ("b", lambda x: x.view(torch.int32)),
+        ("b", lambda x: x.reshape(-1, 2, 2)),
+        ("a", lambda x: x),
+    ]
+    due = iter(ways)
+
+    def answer(inputs: Any) -> Any:
+        name, change = next(due)
+        return {name: change(inputs["x"])}
+
+    runs = runner_of(loaded(answer))
+    for name, change in ways:
+        sheets, _ = runs.run([whole(work(rows(20)))])
+        ran = read(sheets)
+        for index in range(20):
+            (output,) = ran.results[index].outputs
+            expected = change(torch.full((1, 4), float(index)))[0].numpy()
+            assert output.name == name
+            assert (output.data.dtype, output.data.shape) == (expected.dtype, expected.shape)  # type: ignore[union-attr]
+            assert output.data.tobytes() == expected.tobytes()  # type: ignore[union-attr]
 
 
 @settings(max_examples=100, deadline=None)
