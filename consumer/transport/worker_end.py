@@ -8,6 +8,7 @@ import math
 import os
 import select
 import socket
+from array import array
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -244,26 +245,24 @@ class WorkerEnd:
                 os.close(fd)
 
 
-def _measure(cells: Cells) -> tuple[int, npt.NDArray[np.uint32] | None, int]:
+def _measure(cells: Cells) -> tuple[int, "array[int] | None", int]:
     """Width, lengths where they differ, and size of a column."""
     if isinstance(cells, np.ndarray):
         assert cells.dtype == np.uint8, "a column of bytes, one row per record"
         _, width = cells.shape
         return width, None, cells.size
-    lengths = np.fromiter(map(len, cells), np.uint32, len(cells))
-    if len(cells) and bool((lengths == lengths[0]).all()):
-        return int(lengths[0]), None, int(lengths[0]) * len(cells)
-    return VARIABLE, lengths, 4 * len(cells) + int(lengths.sum(dtype=np.int64))
+    lengths = array("I", map(len, cells))
+    if lengths and lengths.count(lengths[0]) == len(lengths):
+        return lengths[0], None, lengths[0] * len(lengths)
+    return VARIABLE, lengths, 4 * len(lengths) + sum(lengths)
 
 
-def _write(memory: memoryview, at: int, cells: Cells, lengths: npt.NDArray[np.uint32] | None) -> int:
+def _write(memory: memoryview, at: int, cells: Cells, lengths: "array[int] | None") -> int:
     """Write a column and return where it ends."""
     if lengths is not None:
-        memory[at : at + lengths.nbytes] = lengths.tobytes()
-        at += lengths.nbytes
-    if isinstance(cells, np.ndarray):
-        np.frombuffer(memory, np.uint8, cells.size, at).reshape(cells.shape)[:] = cells
-        return at + cells.size
-    joined = b"".join(cells)
+        size = 4 * len(lengths)
+        memory[at : at + size] = lengths.tobytes()
+        at += size
+    joined = cells.reshape(-1).data if isinstance(cells, np.ndarray) else b"".join(cells)
     memory[at : at + len(joined)] = joined
     return at + len(joined)

@@ -139,7 +139,7 @@ class Loop:
             batcher = self._batchers[model]
             # Records that each count for a whole batch are run one by one.
             rows = [batcher.rows_max] * len(columns) if columns.work.is_suspect else None
-            batcher.add(columns, columns.lengths(), time.monotonic(), rows)
+            batcher.add(columns, columns.length_list, time.monotonic(), rows)
         elif model in self._waiting:
             self._waiting[model].append(columns)
         else:
