@@ -8,7 +8,8 @@ Theory of operation. Records arrive in *lots*, many at a time, and leave in batc
 columns. A record that alone exceeds a limit is a batch of its own; whoever runs it divides it.
 
 Within these limits a batch is as large as pays: what batches took teaches which size is enough (`cost`), and larger
-ones would only make their first records wait for their last.
+ones would only make their first records wait for their last. Each part costs something by itself, so a batch that
+began amid a lot rather ends with a lot than cut the next one: else, once cut, lots as large as a batch would all be.
 
 The device is never kept waiting for company while there is something to do (work-conserving): as soon as it is free,
 what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
@@ -161,11 +162,13 @@ class Batcher(Generic[Item]):
     def take(self) -> list[Part[Item]]:
         """Take the records of one batch, oldest first: as many as pay and fit, and at least one if any waits."""
         parts: list[Part[Item]] = []
-        rows_left, bytes_left = self._learned.choose(self.rows), self._options.bytes_max
+        rows_max, bytes_left = self._learned.choose(self.rows), self._options.bytes_max
+        rows_left = rows_max
         while self._lots:
             lot = self._lots[0]
             count = lot.fitting(rows_left, bytes_left) or (0 if parts else 1)
-            if not count:
+            is_half_full = 2 * rows_left <= rows_max
+            if not count or (parts and parts[0].first and is_half_full and count < len(lot.sizes)):
                 break
             parts.append(Part(lot.item, lot.first, lot.first + count))
             rows, size = lot.advance(count)

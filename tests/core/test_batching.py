@@ -23,12 +23,22 @@ class Record:
 
 
 def naive_take(waiting: list[Record], rows_max: int, bytes_max: int) -> list[Record]:
-    """Take records one by one while they fit, and one in any case."""
+    """Take records one by one while they fit, and one in any case; rather none of a lot than cut it, if few are left.
+
+    That is where the first one's lot was cut already, and half of the rows are taken.
+    """
     taken: list[Record] = []
+
+    def fits(records: list[Record]) -> bool:
+        rows, size = sum(record.rows for record in records), sum(record.size for record in records)
+        return rows <= rows_max and size <= bytes_max
+
     while waiting:
-        rows = sum(record.rows for record in taken) + waiting[0].rows
-        size = sum(record.size for record in taken) + waiting[0].size
-        if taken and (rows > rows_max or size > bytes_max):
+        if taken and not fits([*taken, waiting[0]]):
+            break
+        is_realigning = taken and taken[0].number > 0 and 2 * sum(record.rows for record in taken) >= rows_max
+        lot = [record for record in waiting if record.lot == waiting[0].lot]
+        if is_realigning and waiting[0].number == 0 and not fits([*taken, *lot]):
             break
         taken.append(waiting.pop(0))
     return taken
@@ -117,6 +127,25 @@ def test_a_lot_larger_than_a_batch_is_cut() -> None:
     assert ends == [("lot", 0, 16), ("lot", 16, 32), ("lot", 32, 48), ("lot", 48, 50)]
 
 
+def test_lots_are_cut_no_longer_than_need_be() -> None:
+    """Once a lot was cut, the batches that follow are cut at the ends of lots again, if they are half full there."""
+    batcher: Batcher[int] = Batcher(BatchOptions(rows_max=16))
+    for lot, records in enumerate((24, 16, 16, 20, 16)):
+        batcher.add(lot, [1] * records, 0.0)
+    batches = []
+    while batcher.rows:
+        batches.append(batcher.take())
+    assert batches == [
+        [Part(0, 0, 16)],
+        [Part(0, 16, 24)],
+        [Part(1, 0, 16)],
+        [Part(2, 0, 16)],
+        [Part(3, 0, 16)],
+        [Part(3, 16, 20), Part(4, 0, 12)],
+        [Part(4, 12, 16)],
+    ]
+
+
 def test_a_record_larger_than_a_batch_travels_alone() -> None:
     """A record of more rows than rows_max is a batch of its own, and so is one of too many bytes."""
     batcher: Batcher[str] = Batcher(BatchOptions(rows_max=4, bytes_max=100))
@@ -130,7 +159,8 @@ def test_a_record_larger_than_a_batch_travels_alone() -> None:
         [Part("rows", 0, 1)],
         [Part("rows", 1, 2)],
         [Part("plain", 0, 4)],
-        [Part("plain", 4, 6), Part("bytes", 0, 1)],
+        [Part("plain", 4, 6)],
+        [Part("bytes", 0, 1)],
         [Part("bytes", 1, 2)],
         [Part("bytes", 2, 3)],
     ]
