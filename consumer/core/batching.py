@@ -90,7 +90,7 @@ class _Lot(Generic[Item]):
         """Take `count` records off the front; say how many rows and bytes they have."""
         stop = self.first + count
         rows = count if self.rows is None else sum(self.rows[self.first : stop])
-        size = sum(self.sizes[self.first : stop])
+        size = self.size_left if stop == len(self.sizes) else sum(self.sizes[self.first : stop])
         self.first = stop
         self.rows_left -= rows
         self.size_left -= size

@@ -43,9 +43,8 @@ class Columns:
     @cached_property
     def width(self) -> int | None:
         """The bytes of each payload; None where they differ."""
-        lengths = self.work.lengths
-        width = int(lengths[0])
-        return width if bool((lengths == width).all()) else None
+        lengths = self.length_list
+        return lengths[0] if lengths.count(lengths[0]) == len(lengths) else None
 
     @cached_property
     def ends(self) -> npt.NDArray[np.int64]:
