@@ -28,6 +28,7 @@ from consumer.worker import loaders
 from consumer.worker.failures import failure_of, unavailable
 from consumer.worker.runner import Runner
 from consumer.worker.spans import Columns, Sheet, Span
+from consumer.worker.waits import CoreWaits
 from schemas.reasons import Reason
 
 LOOK_INTERVAL_S: Final = 0.01
@@ -67,7 +68,7 @@ class Loop:
         content_type: str,
         memory_bytes_max: int | None = None,
     ) -> None:
-        """Serve nothing yet.
+        """Serve nothing yet; `run` has to be called by the same thread.
 
         Args:
             end: The way to the supervisor.
@@ -89,6 +90,7 @@ class Loop:
         """Records of models that are being loaded."""
         self._wanted: SimpleQueue[ModelId] = SimpleQueue()
         self._made: SimpleQueue[_Made] = SimpleQueue()
+        self._waits = CoreWaits()
         self._loader = threading.Thread(target=self._load_wanted, name="loader", daemon=True)
 
     def run(self) -> None:
@@ -211,7 +213,7 @@ class Loop:
 
     def _run_batch(self, model: ModelId) -> None:
         """Run a model's next batch and answer it."""
-        began_s = time.monotonic()
+        began_s, began_waits_s = time.monotonic(), self._waits.seconds()
         batcher = self._batchers[model]
         spans = batcher.take()
         running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
@@ -225,7 +227,10 @@ class Loop:
             self._answer(sheet)
         self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
         if self._runners[model].is_undivided:
-            batcher.observe(sum(span.stop - span.first for span in spans), time.monotonic() - began_s)
+            # Less what the thread waited for a core: on a busy machine that says nothing about the size of batches, and
+            # is many times what a small model takes.
+            took_s = time.monotonic() - began_s - (self._waits.seconds() - began_waits_s)
+            batcher.observe(sum(span.stop - span.first for span in spans), took_s)
         if failure is not None:
             while spans := batcher.take():
                 self._decline(spans, failure)
