@@ -60,7 +60,9 @@ def test_a_record_that_counts_for_a_whole_batch_is_alone() -> None:
 class BatcherMachine(RuleBasedStateMachine):
     """Lots come, batches go, time passes."""
 
-    @initialize(rows_max=st.integers(1, 12), bytes_max=st.integers(1, 60), delay_ms=st.sampled_from([0.0, 2.0]))
+    @initialize(
+        rows_max=st.integers(1, 12), bytes_max=st.integers(1, 60) | st.just(1000), delay_ms=st.sampled_from([0.0, 2.0])
+    )
     def begin(self, rows_max: int, bytes_max: int, delay_ms: float) -> None:
         """Open a batcher."""
         self.options = BatchOptions(rows_max=rows_max, bytes_max=bytes_max, delay_ms_max=delay_ms)
@@ -144,6 +146,15 @@ def test_lots_are_cut_no_longer_than_need_be() -> None:
         [Part(3, 16, 20), Part(4, 0, 12)],
         [Part(4, 12, 16)],
     ]
+
+
+def test_a_batch_that_begins_with_a_lot_is_filled() -> None:
+    """Lots smaller than a batch share it: only what was cut before ends early."""
+    batcher: Batcher[int] = Batcher(BatchOptions(rows_max=16))
+    for lot, records in enumerate((10, 16)):
+        batcher.add(lot, [1] * records, 0.0)
+    assert batcher.take() == [Part(0, 0, 10), Part(1, 0, 6)]
+    assert batcher.take() == [Part(1, 6, 16)]
 
 
 def test_a_record_larger_than_a_batch_travels_alone() -> None:
