@@ -20,10 +20,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import experiments, machine, openloop, plots, subjects
-from benchmarks.experiments import Outcome, Plan
+from benchmarks import experiments, machine, openloop, plots, rawtorch, subjects
 from benchmarks.goals import figures
+from benchmarks.growth import growth
 from benchmarks.peers import subjects as peers
+from benchmarks.plans import Outcome, Plan
 from benchmarks.records import MODEL
 from benchmarks.report import Report
 from benchmarks.runner import Lab
@@ -35,17 +36,19 @@ from consumer.demo import broker as brokers
 OUT = Path(__file__).parent / "out"
 SUBJECTS = (
     *(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512))),
-    *(name for names in peers.NAMES.values() for name in names),
+    *peers.W1_NAMES,
 )
 BASELINE = "tuned"
 EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
     "throughput": experiments.crayfish,
+    "json": experiments.as_json,
     "latency": openloop.steady,
     "crash": openloop.killed,
     "mixture": experiments.mixed,
     "flood": openloop.flood,
-    "pictures": experiments.pictures,
-    "sentences": experiments.encoder,
+    "pictures": rawtorch.pictures,
+    "sentences": rawtorch.encoder,
+    "growth": growth,
 }
 """In their order; `throughput` is the one of a quick run."""
 
@@ -110,6 +113,7 @@ def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]
         batch_rows={name: dict(sorted(Counter(rows).items())) for name, rows in lab.batch_rows.items() if rows},
         latencies=lab.latencies,
         ceilings=outcome.ceilings,
+        resident_mb=outcome.resident_mb,
         notes=outcome.notes,
     )
 
@@ -117,6 +121,8 @@ def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]
 def draw(made: Report) -> str:
     """Draw the plots."""
     charts = [plots.throughput(made.runs), plots.cpu_split(made.runs), plots.latency(made.latencies)]
+    if made.resident_mb:
+        charts.append(plots.resident(made.resident_mb))
     return plots.page(f"Benchmark: {made.command}", [*charts, *plots.batch_sizes(made.batch_rows)])
 
 
