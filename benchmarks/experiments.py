@@ -56,6 +56,8 @@ def crayfish(lab: Lab, plan: Plan, outcome: Outcome) -> None:
         outcome.fail(lab.rounds([(by_share[each.share], each) for each in chosen], plan.rounds))
     for name, (own, other) in RATIOS.items():
         outcome.compare(name, speeds(lab, own), speeds(lab, other))
+        if {own, other} <= {each.name for each in chosen}:
+            outcome.reasons.setdefault(name, "its run failed")
     own_cpu, tuned_cpu = ([each.own_cpu_us() for each in lab.runs.get(name, ())] for name in ("program", "tuned"))
     outcome.compare("w1_cpu_ratio", own_cpu, tuned_cpu)
     memory.resident(lab, outcome)
@@ -121,7 +123,6 @@ def mixed(lab: Lab, plan: Plan, outcome: Outcome) -> None:
             lab.console.print(f"W4: together {own[-1].records_per_s:,.0f}/s, one after the other {other[-1]:,.0f}/s")
     except StalledError as error:
         outcome.fail([f"W4: {error}"])
-        outcome.reasons["w4_aggregate_ratio"] = "a run failed"
         return
     finally:
         for each in (together, *alone.values()):

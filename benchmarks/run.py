@@ -9,6 +9,7 @@ paired ratios. Only ratios within one report mean anything.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -51,6 +52,19 @@ EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
     "growth": growth,
 }
 """In their order; `throughput` is the one of a quick run."""
+FIGURES = {
+    "json": ("w1_json_mlserver_ratio",),
+    "latency": ("w5_p99_ratio",),
+    "crash": ("w7_lost_records",),
+    "mixture": ("w4_aggregate_ratio",),
+    "flood": ("w4_flood_p99_ratio",),
+    "pictures": ("w2_torch_ratio",),
+    "sentences": ("w3_torch_ratio", "w3_bucketed_ratio"),
+    "growth": ("growth_mb",),
+}
+"""What each of them gives in any case, unless its run fails; those of `throughput` depend on its subjects."""
+NODE = {"log.retention.check.interval.ms": "10000", "log.segment.delete.delay.ms": "1000"}
+"""Of the broker that is started here: what is deleted leaves the disk soon."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -96,6 +110,10 @@ def measure(lab: Lab, plan: Plan) -> Outcome:
             EXPERIMENTS[name](lab, plan, outcome)
         except StalledError as error:
             outcome.fail([f"{name}: {error}"])
+        except Exception as error:  # noqa: BLE001 - an hour of the others is not to be lost for it
+            outcome.fail([f"{name}: {type(error).__name__}: {error}"])
+        for figure in FIGURES.get(name, ()):
+            outcome.reasons.setdefault(figure, "its run failed")
     return outcome
 
 
@@ -134,7 +152,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     OUT.mkdir(exist_ok=True)
     try:
-        found = brokers.start()
+        found = brokers.start(properties={} if "KAFKA_BOOTSTRAP_SERVERS" in os.environ else NODE)
     except brokers.BrokerError as error:
         console.print(f"[red]{error}")
         return 4
