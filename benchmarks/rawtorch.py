@@ -24,6 +24,9 @@ LARGE, SMALL = (512, 2048), (8, 32)
 def pictures(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     """W2: the program and raw torch."""
     against_torch(lab, plan, outcome, W2, plan.share(1_200))
+    outcome.ceilings["W2 decoded from memory and raw torch, records/s"] = {
+        f"{rows} rows": ceiling(lab, W2, rows, 1, seconds=plan.seconds(5.0), is_decoded=True) for rows in SMALL
+    }
 
 
 def encoder(lab: Lab, plan: Plan, outcome: Outcome) -> None:

@@ -15,7 +15,7 @@ TERMINATED = frozenset({0, 143})
 GUARANTEES = {
     "at-least-once": "at least once",
     "exactly-once": "exactly once",
-    "none": "commits nothing: a crash loses what is in flight and all that comes until it is back",
+    "none": "commits nothing: a crash loses records",
 }
 
 
