@@ -73,11 +73,11 @@ def installed(lab: Lab, wanted: Sequence[str], outcome: Outcome) -> list[Subject
 
 
 def as_json(lab: Lab, plan: Plan, outcome: Outcome) -> None:
-    """W1 JSON: the program, and MLServer's Kafka mode on fewer of the same records."""
+    """W1 JSON: the program, a worker a core since decoding is most of it, and MLServer on fewer of the same records."""
     lab.write_networks(W1_JSON)
     from_memory(lab, plan, outcome, W1_JSON)
     with ExitStack() as stack:
-        entries = [(lab.load(W1_JSON, plan.share(200_000)), subjects.programs(W1_JSON, plan.workers)[0])]
+        entries = [(lab.load(W1_JSON, plan.share(200_000)), subjects.programs(W1_JSON, cores())[0])]
         stack.callback(lab.unload, entries[0][0])
         for peer in installed(lab, peers.NAMES["mlserver"], outcome):
             entries.append((lab.load(W1_JSON_BY_HEADER, plan.share(15_000)), peer))
