@@ -75,14 +75,14 @@ def network(workload: Workload, directory: Path) -> "Callable[..., torch.Tensor]
 
 
 def resident(workload: Workload, call: "Callable[..., torch.Tensor]", rows: int) -> Turn:
-    """Infer resident tensors."""
+    """Infer resident tensors, in the order of the network's arguments: an exported program may not know their names."""
     import torch
 
     ready = [{name: torch.from_numpy(each) for name, each in batch.items()} for batch in batches(workload, rows)]
 
     def turn() -> int:
         for batch in ready:
-            call(**batch)
+            call(*batch.values())
         return RECORDS[workload.name]
 
     return turn

@@ -3,7 +3,7 @@
     python -m benchmarks.generator BOOTSTRAP TOPIC WORKLOAD SCHEDULE START_NS [MODEL]
 
 SCHEDULE is a file of seconds (.npy), START_NS a moment of the monotonic clock. Prints as JSON when the last record was
-sent and how late it was itself.
+sent, how late it was itself and what it cost.
 """
 
 import json
@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 from confluent_kafka import Producer
 
+from benchmarks.machine import spent
 from benchmarks.schedules import Nanoseconds, due_ns
 from benchmarks.topics import PARTITIONS
 from benchmarks.workloads import WORKLOADS
@@ -60,7 +61,8 @@ def main(bootstrap: str, topic: str, workload: str, schedule: str, start_ns: str
     late = send(producer, topic, moments, zip(keys, asked.values(names(moments)), strict=True))
     if producer.flush(FLUSH_TIMEOUT_S):
         raise RuntimeError(f"{topic} did not take all records")
-    print(json.dumps({"sent_ns": time.monotonic_ns(), "late_ms": float(np.percentile(late, 99)) / 1e6}))
+    sent_ns, late_ms = time.monotonic_ns(), float(np.percentile(late, 99)) / 1e6
+    print(json.dumps({"sent_ns": sent_ns, "late_ms": late_ms, "records": len(moments), **spent()}))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ GOALS = (
     Goal("w7_lost_records", "W7, records lost when a worker is killed under load", 0.0, "at most"),
     Goal("exactly_once_ratio", "W1, exactly once ÷ at least once, default interval", 0.9),
     Goal("supervisor_mb", "W1 at full load, supervisor's resident MB without shared memory", 300.0, "at most"),
-    Goal("worker_extra_mb", "W1 at full load, worker's resident MB beyond torch and weights", 64.0, "at most"),
+    Goal("worker_extra_mb", "W1 at full load, worker's resident MB beyond torch with the network", 64.0, "at most"),
     Goal("growth_mb", "W1, growth of supervisor and workers over 10 million records, MB", 16.0, "at most"),
 )
 

@@ -2,14 +2,17 @@
 
     python -m benchmarks.load BOOTSTRAP TOPIC WORKLOAD COUNT [MODEL [all]]
 
-With a model, only that model's records of the workload are sent; with `all`, all of them are for that model.
+With a model, only that model's records of the workload are sent; with `all`, all of them are for that model. Prints as
+JSON how many there were, and what it cost.
 """
 
+import json
 import sys
 from collections.abc import Iterable
 
 from confluent_kafka import Producer
 
+from benchmarks.machine import spent
 from benchmarks.records import fresh
 from benchmarks.topics import PARTITIONS
 from benchmarks.workloads import WORKLOADS
@@ -24,18 +27,21 @@ PRODUCER = {
 FLUSH_TIMEOUT_S = 120.0
 
 
-def load(bootstrap: str, topic: str, sent: Iterable[tuple[str, bytes]]) -> int:
-    """Send records with their keys, evenly over the partitions; their number.
+def load(bootstrap: str, topic: str, sent: Iterable[tuple[str, bytes]], header: str = "") -> int:
+    """Send records with their models as keys, or in a header, evenly over the partitions; their number.
 
     Raises:
         RuntimeError: the broker did not take them all.
     """
     producer = Producer(PRODUCER | {"bootstrap.servers": bootstrap})
     number = 0
-    for key, value in sent:
+    for model, value in sent:
         while True:
             try:
-                producer.produce(topic, value, key=key, partition=number % PARTITIONS)
+                if header:
+                    producer.produce(topic, value, partition=number % PARTITIONS, headers={header: model})
+                else:
+                    producer.produce(topic, value, key=model, partition=number % PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.1)
@@ -46,10 +52,11 @@ def load(bootstrap: str, topic: str, sent: Iterable[tuple[str, bytes]]) -> int:
 
 
 def main(bootstrap: str, topic: str, workload: str, count: str, model: str = "", whose: str = "") -> None:
-    """Fill a topic and print how many records it got."""
+    """Fill a topic."""
     asked, total = WORKLOADS[workload], int(count)
     keys = [model] * total if whose == "all" else [key for key in asked.keys(total) if model in {"", key}]
-    print(load(bootstrap, topic, zip(keys, asked.values(fresh(len(keys))), strict=True)))
+    sent = load(bootstrap, topic, zip(keys, asked.values(fresh(len(keys))), strict=True), asked.model_header)
+    print(json.dumps({"records": sent, **spent()}))
 
 
 if __name__ == "__main__":

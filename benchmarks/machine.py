@@ -1,7 +1,8 @@
-"""The machine that was measured on, and what disturbed it meanwhile: stolen time and load."""
+"""The machine that was measured on, what disturbed it meanwhile, and what a process of the benchmarks cost itself."""
 
 import os
 import platform
+import resource
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -42,6 +43,12 @@ def processor(cpuinfo: str) -> str:
     """Find the processor's name in /proc/cpuinfo."""
     names = [line.split(":", 1)[1].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def spent() -> dict[str, float]:
+    """Tell what this process has cost so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"cpu_s": used.ru_utime + used.ru_stime, "peak_mb": used.ru_maxrss * 1024 / 1e6}
 
 
 class Disturbance:

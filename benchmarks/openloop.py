@@ -19,8 +19,9 @@ import numpy as np
 import psutil
 
 from benchmarks import mixture, subjects
-from benchmarks.experiments import Outcome, Plan, cores
 from benchmarks.intervals import interval
+from benchmarks.plans import Outcome, Plan
+from benchmarks.rawtorch import cores
 from benchmarks.records import MODEL
 from benchmarks.runner import Lab
 from benchmarks.schedules import Received, Seconds, at_once, poisson
@@ -35,6 +36,10 @@ LEAD_S = 3.0
 TRIAL_S = 10.0
 SHARES = (0.2, 0.8, 0.9)
 """Of the capacity; half of it is tried in every round."""
+HELD_S = 0.2
+"""How long a victim is stopped before it is killed: work that has gone to it is with it then."""
+Stretch = tuple[int, int]
+"""Two moments of the monotonic clock, in ns."""
 QUIET, FLOOD = "m1", "m5"
 QUIET_RATE = 100.0
 
@@ -50,8 +55,9 @@ class Trial:
     """The only model that is asked, if any."""
     beside: tuple[str, ...] = ()
     """Topics that the subject reads as well."""
-    fault: tuple[float, Callable[[int], None]] | None = None
-    """A second of the schedule, and what happens then to the subject's main process."""
+    fault: tuple[float, Callable[[int], Stretch]] | None = None
+    """A second of the schedule, and what happens then to the subject's main process; it tells from when until when
+    what failed had work that it did not do."""
 
 
 def run(lab: Lab, trial: Trial) -> Received:
@@ -97,11 +103,13 @@ def exchange(lab: Lab, trial: Trial, topic: str, targets: tuple[str, ...], pid: 
     receiver = start("receiver", lab.bootstrap, ",".join(targets), str(len(trial.times)), str(received), content_type)
     start_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
     generator = start("generator", lab.bootstrap, topic, trial.workload.name, str(schedule), str(start_ns), trial.model)
+    struck = None
     if trial.fault is not None:
         second, strike = trial.fault
-        time.sleep(max(LEAD_S + second, 0.0))
-        strike(pid)
+        time.sleep(max((start_ns - time.monotonic_ns()) / 1e9 + second, 0.0))
+        struck = strike(pid)
     sent = json.loads(finish(generator))
+    lab.generator.add(sent)
     finish(receiver)
     found = np.load(received)
     return Received(
@@ -112,6 +120,7 @@ def exchange(lab: Lab, trial: Trial, topic: str, targets: tuple[str, ...], pid: 
         infer_ms=float(found["infer_ms"]),
         sent_ns=sent["sent_ns"],
         late_ms=sent["late_ms"],
+        struck=struck,
     )
 
 
@@ -188,11 +197,20 @@ def back(seconds: float) -> dict[str, float]:
     return {"back after s": seconds} if math.isfinite(seconds) else {}
 
 
-def kill_worker(pid: int) -> None:
-    """End one worker at once."""
+def workers(pid: int) -> list[psutil.Process]:
+    """Find the workers of the program: what it spawned, but for the resource tracker that comes with that."""
     children = psutil.Process(pid).children()
-    workers = sorted(children, key=lambda child: child.memory_info().rss)
-    os.kill(workers[-1].pid, signal.SIGKILL)
+    return [each for each in children if any("multiprocessing.spawn" in part for part in each.cmdline())]
+
+
+def kill_worker(pid: int) -> Stretch:
+    """End one of two workers with work in flight: stop it, so that it keeps what it gets, and kill it then."""
+    victim, _other = workers(pid)
+    os.kill(victim.pid, signal.SIGSTOP)
+    stopped_ns = time.monotonic_ns()
+    time.sleep(HELD_S)
+    os.kill(victim.pid, signal.SIGKILL)
+    return stopped_ns, time.monotonic_ns()
 
 
 def killed(lab: Lab, plan: Plan, outcome: Outcome) -> None:
@@ -203,7 +221,12 @@ def killed(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     rate, at_s, name = 0.5 * flat_out.capacity(), 8.0, "W7 one of two workers killed at 50%"
     times = poisson([(rate, 30.0)])
     received = run(lab, Trial(workload=W1, subject=subject, times=times, fault=(at_s, kill_worker)))
+    held = received.held()
+    if not held:
+        outcome.reasons["w7_lost_records"] = "the worker had no work in flight when it was killed"
+        return
     lab.latencies[name] = received.percentiles() | {
+        "held when killed": held,
         "lost": received.lost,
         "duplicates": received.duplicates,
         **back(received.recovery_s((at_s, at_s))),

@@ -99,6 +99,13 @@ def latency(latencies: Mapping[str, Mapping[str, float]]) -> str:
     return chart("Latency from the scheduled send time, up to each percentile, ms", bars)
 
 
+def resident(sizes: Mapping[str, Sequence[float]]) -> str:
+    """Draw what each role has resident, lap by lap."""
+    laps = zip(*sizes.values(), strict=True)
+    bars = [Bar(f"lap {number}", dict(zip(sizes, lap, strict=True))) for number, lap in enumerate(laps, 1)]
+    return chart("Resident MB without shared memory, by lap of the records", bars)
+
+
 def batch_sizes(counts: Mapping[str, Mapping[int, int]]) -> list[str]:
     """Draw the share of results by the size of their batch, in powers of two, for each subject."""
     charts = []

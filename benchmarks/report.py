@@ -33,6 +33,8 @@ class Report:
     batch_rows: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
     latencies: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     ceilings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    resident_mb: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Of supervisor and worker, by lap of many records."""
     notes: Sequence[str] = ()
     """What failed or is missing, in words."""
 
@@ -45,6 +47,8 @@ class Report:
         console.print(run_table(self.runs, self.subjects))
         if self.latencies:
             console.print(latency_table(self.latencies))
+        if self.ceilings:
+            console.print(ceiling_table(self.ceilings))
         console.print(figure_table(self.figures))
         for note in self.notes:
             console.print(f"[yellow]{note}")
@@ -87,6 +91,16 @@ def latency_table(latencies: Mapping[str, Mapping[str, float]]) -> Table:
     for name, percentiles in latencies.items():
         cells = [f"{percentiles[column]:,.1f}" if column in percentiles else "" for column in columns]
         table.add_row(name, *cells)
+    return table
+
+
+def ceiling_table(ceilings: Mapping[str, Mapping[str, float]]) -> Table:
+    """Lay out what is compared with beside the subjects."""
+    table = Table(title="ceilings and references")
+    for column in ("", "values"):
+        table.add_column(column)
+    for name, values in ceilings.items():
+        table.add_row(name, ", ".join(f"{each} {value:,.4g}" for each, value in values.items()))
     return table
 
 

@@ -9,6 +9,7 @@ paired ratios. Only ratios within one report mean anything.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -20,10 +21,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import experiments, machine, openloop, plots, subjects
-from benchmarks.experiments import Outcome, Plan
+from benchmarks import experiments, machine, openloop, plots, rawtorch, subjects
 from benchmarks.goals import figures
+from benchmarks.growth import growth
 from benchmarks.peers import subjects as peers
+from benchmarks.plans import Outcome, Plan
 from benchmarks.records import MODEL
 from benchmarks.report import Report
 from benchmarks.runner import Lab
@@ -35,19 +37,34 @@ from consumer.demo import broker as brokers
 OUT = Path(__file__).parent / "out"
 SUBJECTS = (
     *(each.name for each in (*subjects.programs(W1, 1), *subjects.loops(MODEL, 512))),
-    *(name for names in peers.NAMES.values() for name in names),
+    *peers.W1_NAMES,
 )
 BASELINE = "tuned"
 EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
     "throughput": experiments.crayfish,
+    "json": experiments.as_json,
     "latency": openloop.steady,
     "crash": openloop.killed,
     "mixture": experiments.mixed,
     "flood": openloop.flood,
-    "pictures": experiments.pictures,
-    "sentences": experiments.encoder,
+    "pictures": rawtorch.pictures,
+    "sentences": rawtorch.encoder,
+    "growth": growth,
 }
 """In their order; `throughput` is the one of a quick run."""
+FIGURES = {
+    "json": ("w1_json_mlserver_ratio",),
+    "latency": ("w5_p99_ratio",),
+    "crash": ("w7_lost_records",),
+    "mixture": ("w4_aggregate_ratio",),
+    "flood": ("w4_flood_p99_ratio",),
+    "pictures": ("w2_torch_ratio",),
+    "sentences": ("w3_torch_ratio", "w3_bucketed_ratio"),
+    "growth": ("growth_mb",),
+}
+"""What each of them gives in any case, unless its run fails; those of `throughput` depend on its subjects."""
+NODE = {"log.retention.check.interval.ms": "10000", "log.segment.delete.delay.ms": "1000"}
+"""Of the broker that is started here: what is deleted leaves the disk soon."""
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
@@ -93,6 +110,10 @@ def measure(lab: Lab, plan: Plan) -> Outcome:
             EXPERIMENTS[name](lab, plan, outcome)
         except StalledError as error:
             outcome.fail([f"{name}: {error}"])
+        except Exception as error:  # noqa: BLE001 - an hour of the others is not to be lost for it
+            outcome.fail([f"{name}: {type(error).__name__}: {error}"])
+        for figure in FIGURES.get(name, ()):
+            outcome.reasons.setdefault(figure, "its run failed")
     return outcome
 
 
@@ -110,6 +131,7 @@ def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]
         batch_rows={name: dict(sorted(Counter(rows).items())) for name, rows in lab.batch_rows.items() if rows},
         latencies=lab.latencies,
         ceilings=outcome.ceilings,
+        resident_mb=outcome.resident_mb,
         notes=outcome.notes,
     )
 
@@ -117,6 +139,8 @@ def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]
 def draw(made: Report) -> str:
     """Draw the plots."""
     charts = [plots.throughput(made.runs), plots.cpu_split(made.runs), plots.latency(made.latencies)]
+    if made.resident_mb:
+        charts.append(plots.resident(made.resident_mb))
     return plots.page(f"Benchmark: {made.command}", [*charts, *plots.batch_sizes(made.batch_rows)])
 
 
@@ -128,7 +152,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     OUT.mkdir(exist_ok=True)
     try:
-        found = brokers.start()
+        found = brokers.start(properties={} if "KAFKA_BOOTSTRAP_SERVERS" in os.environ else NODE)
     except brokers.BrokerError as error:
         console.print(f"[red]{error}")
         return 4

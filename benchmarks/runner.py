@@ -6,7 +6,6 @@ Must not know what is compared with what.
 import contextlib
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -48,11 +47,17 @@ class Loaded:
 
 @dataclass(slots=True)
 class Generator:
-    """What loading cost: CPU seconds and peak memory of the processes that sent the records."""
+    """What sending cost: CPU seconds and peak memory of the processes that sent the records."""
 
     records: int = 0
     cpu_s: float = 0.0
     peak_mb: float = 0.0
+
+    def add(self, sent: Mapping[str, float]) -> None:
+        """Count what such a process says of itself."""
+        self.records += round(sent["records"])
+        self.cpu_s += sent["cpu_s"]
+        self.peak_mb = max(self.peak_mb, sent["peak_mb"])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,19 +93,21 @@ class Lab:
         """
         topic = f"bench-{uuid.uuid4().hex[:8]}"
         self.topics.create(topic)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        command = [sys.executable, "-m", "benchmarks.load", self.bootstrap, topic, workload.name, str(count), model]
-        if model and is_all:
-            command.append("all")
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise StalledError(f"{topic} could not be filled: {done.stderr.strip()[-500:]}")
-        after, sent = resource.getrusage(resource.RUSAGE_CHILDREN), int(done.stdout)
-        self.generator.records += sent
-        self.generator.cpu_s += after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        self.generator.peak_mb = max(self.generator.peak_mb, after.ru_maxrss / 1e3)
+        sent = self.fill(topic, workload, count, *((model, "all") if model and is_all else (model,)))
         self.console.print(f"{workload.name}: {sent:,} records loaded{f' for {model}' if model else ''}")
         return Loaded(workload=workload, sources={topic: sent})
+
+    def fill(self, topic: str, workload: Workload, count: int, *more: str) -> int:
+        """Send so many records to a topic, by a process of its own; how many it sent.
+
+        Raises:
+            StalledError: the broker did not take the records.
+        """
+        sent = output(
+            [sys.executable, "-m", "benchmarks.load", self.bootstrap, topic, workload.name, str(count), *more]
+        )
+        self.generator.add(sent)
+        return round(sent["records"])
 
     def unload(self, loaded: Loaded) -> None:
         """Delete the topics."""
@@ -129,6 +136,7 @@ class Lab:
                 group=run.name,
                 counts=loaded.sources,
                 targets=targets,
+                commits=subject.commits,
             )
             result = watch(self.topics, watched)
             read = read_back(self.bootstrap, targets, self._content_type(loaded.workload, subject))
@@ -161,26 +169,27 @@ class Lab:
             for target in targets:
                 self.topics.delete(target)
 
-    def rounds(self, loaded: Loaded, subjects: Sequence[Subject], rounds: int, *, warm_up: bool = True) -> list[str]:
-        """Run subjects in turns; what failed, in words.
+    def rounds(self, entries: Sequence[tuple[Loaded, Subject]], rounds: int, *, warm_up: bool = True) -> list[str]:
+        """Run subjects on their records, in turns; what failed, in words.
 
         The first round warms the broker and is not counted. A subject that fails is left out from then on.
         """
         failures: dict[str, str] = {}
-        for number, turn in enumerate(interleaved(subjects, rounds + warm_up), 1 - warm_up):
-            for subject in turn:
-                if subject.name in failures:
+        for number, turn in enumerate(interleaved(entries, rounds + warm_up), 1 - warm_up):
+            for loaded, subject in turn:
+                name = key(loaded.workload, subject)
+                if name in failures:
                     continue
                 try:
                     result = self.measure(loaded, subject)
                 except StalledError as error:
-                    failures[subject.name] = f"{subject.name}: {error}"
-                    self.console.print(f"[red]{failures[subject.name]}")
-                    self.runs.pop(key(loaded.workload, subject), None)
+                    failures[name] = f"{name}: {error}"
+                    self.console.print(f"[red]{failures[name]}")
+                    self.runs.pop(name, None)
                     continue
                 self._tell(f"round {number}" if number else "warm-up", loaded.workload, subject, result)
                 if number:
-                    self.runs.setdefault(key(loaded.workload, subject), []).append(result)
+                    self.runs.setdefault(name, []).append(result)
         return list(failures.values())
 
     def _tell(self, when: str, workload: Workload, subject: Subject, result: Measurement) -> None:
@@ -248,7 +257,7 @@ def tail(log: Path) -> str:
     return log.read_text(errors="replace")[-2000:].strip()
 
 
-def output(command: Sequence[str], timeout_s: float) -> dict[str, float]:
+def output(command: Sequence[str], timeout_s: float = 600.0) -> dict[str, float]:
     """Run a program of the benchmarks to its end; the JSON object that it prints.
 
     Raises:

@@ -56,6 +56,8 @@ class Received:
     """When the last record was sent."""
     late_ms: float
     """The 99th percentile of what the generator itself sent too late; part of the latencies."""
+    struck: tuple[int, int] | None = None
+    """When a fault began and ended, where there was one, in ns of the clock."""
 
     @property
     def latency_ms(self) -> Seconds:
@@ -66,6 +68,14 @@ class Received:
     def lost(self) -> int:
         """Records without a result."""
         return self.sent - len(self.due_ns)
+
+    def held(self) -> int:
+        """Count the records that were due in the first half of a fault and had no result at its end."""
+        if self.struck is None:
+            return 0
+        began_ns, ended_ns = self.struck
+        is_due = (self.due_ns >= began_ns) & (self.due_ns < (began_ns + ended_ns) // 2)
+        return int((is_due & (self.received_ns > ended_ns)).sum())
 
     def percentiles(self) -> dict[str, float]:
         """Return the percentiles of the warm part, the rates, and how long the results came after the last record."""

@@ -51,6 +51,10 @@ class Subject:
     """How it may end when it is asked to."""
     counts_markers: bool = False
     """Whether its result topics hold the markers of transactions beside results."""
+    commits: bool = True
+    """Whether it commits offsets; one that does not has done its work when its last result is delivered."""
+    share: float = 1.0
+    """The part of a workload's records that it gets: one that is much slower needs fewer."""
 
 
 def loop(kind: str, model: str, *options: str) -> Command:

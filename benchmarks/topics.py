@@ -2,7 +2,7 @@
 
 import time
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 PARTITIONS = 4
@@ -32,6 +32,12 @@ class Topics:
         """Delete a topic: the disk holds one run's results at a time."""
         for deleted in self._admin.delete_topics([topic]).values():
             deleted.result(TIMEOUT_S)
+
+    def clear(self, topic: str) -> None:
+        """Delete the records that a topic holds; its offsets go on."""
+        ends = [TopicPartition(topic, number, OFFSET_END) for number in range(PARTITIONS)]
+        for cleared in self._admin.delete_records(ends).values():
+            cleared.result(TIMEOUT_S)
 
     def end(self, topic: str) -> int:
         """Count a new topic's records by its end offsets."""

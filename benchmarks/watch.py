@@ -40,6 +40,8 @@ class Usage:
     peak_rss: dict[str, int] = field(default_factory=dict)
     peak_private: dict[str, int] = field(default_factory=dict)
     """The resident set without memory shared with other processes."""
+    private: dict[str, int] = field(default_factory=dict)
+    """The same at this moment."""
 
     def since(self, before: "Usage", records: int) -> dict[str, float]:
         """Return the CPU microseconds per record of each role since an earlier look."""
@@ -83,11 +85,17 @@ class Watched:
     counts: Mapping[str, int]
     """Records by their source topic."""
     targets: tuple[str, ...]
+    commits: bool = True
 
     @property
     def count(self) -> int:
         """All records."""
         return sum(self.counts.values())
+
+    @property
+    def commits_due(self) -> int:
+        """The offsets to be committed in the end."""
+        return self.count if self.commits else 0
 
 
 def resident(pid: int) -> tuple[int, int]:
@@ -134,6 +142,7 @@ class Processes:
         for role, (rss, private) in sizes.items():
             usage.peak_rss[role] = max(usage.peak_rss.get(role, 0), rss)
             usage.peak_private[role] = max(usage.peak_private.get(role, 0), private)
+            usage.private[role] = private
         self._usage = usage
         return usage
 
@@ -169,7 +178,7 @@ def watch(offsets: Offsets, watched: Watched) -> Measurement:
     first = last = Mark(time.monotonic(), 0, processes.look())
     half: Mark | None = None
     committed, moved_at_s, delivered_at_s = 0, last.at_s, last.at_s
-    while last.delivered < watched.count or committed < watched.count:
+    while last.delivered < watched.count or committed < watched.commits_due:
         time.sleep(SAMPLE_S)
         if last.delivered < watched.count:
             seen = sum(offsets.end(target) for target in watched.targets)
@@ -207,7 +216,7 @@ def summary(count: int, marks: tuple[Mark, Mark, Mark], commit_lag_s: float) -> 
         records_per_s=count / seconds,
         cpu_us=last.usage.since(first.usage, count),
         # A run whose second half fell between two looks has no warm state of its own.
-        warm_records_per_s=rest / warm_s if half is not last and warm_s > 0 else count / seconds,
+        warm_records_per_s=rest / warm_s if half.delivered < count and warm_s > 0 else count / seconds,
         warm_cpu_us=last.usage.since(half.usage, rest),
         peak_mb={role: size / 1e6 for role, size in last.usage.peak_rss.items()},
         peak_private_mb={role: size / 1e6 for role, size in last.usage.peak_private.items()},

@@ -4,7 +4,7 @@ Must not know torch, nor how anything is started or measured.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ class Workload:
     content_type: str = MSGPACK
     settings: Mapping[str, Any] = field(default_factory=dict)
     """More of the program's configuration."""
+    model_header: str = ""
+    """The header that names a record's model, for systems that want it there; by default its key does."""
 
 
 def one(model: str) -> Callable[[int], list[str]]:
@@ -49,12 +51,12 @@ def pictures(directory: Path) -> Models:
     return {records.PICTURES: {"path": str(directory / "pictures.pt2"), "preload": True, "rows_max": 32}}
 
 
-def encoder(_directory: Path) -> Models:
+def encoder(_directory: Path, factory: str = "benchmarks.sentences:encoder") -> Models:
     """Serve the sentence encoder."""
     return {
         records.SENTENCES: {
             "path": str(sentences.WEIGHTS),
-            "factory": "benchmarks.sentences:encoder",
+            "factory": factory,
             "inputs": [
                 {"name": "tokens", "datatype": "INT64", "shape": ["tokens"], "pad": 0, "mask": "mask"},
                 {"name": "mask", "datatype": "INT64", "shape": ["tokens"], "pad": 0},
@@ -63,6 +65,11 @@ def encoder(_directory: Path) -> Models:
             "rows_max": 32,
         }
     }
+
+
+def padded_encoder(directory: Path) -> Models:
+    """Serve the sentence encoder by workers that do not look for like lengths."""
+    return encoder(directory, "benchmarks.padded:encoder")
 
 
 def mixed(directory: Path) -> Models:
@@ -92,6 +99,8 @@ W1_JSON = Workload(
     content_type=JSON,
     settings=LARGE_BATCHES,
 )
+W1_JSON_BY_HEADER = replace(W1_JSON, name="W1 JSON by header", model_header="mlserver-model")
+"""The same values for MLServer, which takes a key for the record's id."""
 W2 = Workload(
     name="W2",
     title="a residual network, pictures of 3 x 224 x 224 bytes",
@@ -109,6 +118,8 @@ W3 = Workload(
     models=encoder,
     settings={"python_path": [str(ROOT)]},
 )
+W3_PADDED = replace(W3, models=padded_encoder)
+"""The same records; those that come together share a call, padded to the longest of them."""
 W4 = Workload(
     name="W4",
     title="eight models of mixed cost, asked by Zipf's law with exponent 1.1",
@@ -117,4 +128,4 @@ W4 = Workload(
     keys=mixture.draw,
     models=mixed,
 )
-WORKLOADS = {each.name: each for each in (W1, W1_JSON, W2, W3, W4)}
+WORKLOADS = {each.name: each for each in (W1, W1_JSON, W1_JSON_BY_HEADER, W2, W3, W4)}

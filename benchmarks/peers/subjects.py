@@ -12,7 +12,11 @@ from benchmarks.subjects import Command, Run, Subject
 JVM = ("-Xms512m", "-Xmx512m", "-XX:+UseParallelGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 TERMINATED = frozenset({0, 143})
 """How a JVM ends when it is asked to."""
-GUARANTEES = {"at-least-once": "at least once", "exactly-once": "exactly once"}
+GUARANTEES = {
+    "at-least-once": "at least once",
+    "exactly-once": "exactly once",
+    "none": "commits nothing: a crash loses records",
+}
 
 
 def adapter(start: list[str], model: Path, guarantee: str) -> Command:
@@ -27,23 +31,29 @@ def adapter(start: list[str], model: Path, guarantee: str) -> Command:
     return command
 
 
-def peer(name: str, start: list[str], model: Path, guarantee: str) -> Subject:
-    """Name a peer with its guarantee."""
+def peer(name: str, start: list[str], model: Path, guarantee: str, share: float = 1.0) -> Subject:
+    """Name a peer with its guarantee, and with the part of the records that it gets."""
     return Subject(
-        name=f"{name}-{guarantee}",
+        name=name if guarantee == "none" else f"{name}-{guarantee}",
         command=adapter(start, model, guarantee),
         role=name,
         semantics=GUARANTEES[guarantee],
         stop_codes=TERMINATED,
         counts_markers=guarantee == "exactly-once",
+        commits=guarantee != "none",
+        share=share,
     )
 
 
 NAMES = {
     "java": ("java-at-least-once", "java-exactly-once", "kafka-streams-exactly-once"),
     "quix": ("quix-at-least-once",),
+    "mosec": ("mosec-bridge-at-least-once",),
+    "mlserver": ("mlserver",),
 }
 """The subjects by the environment that they need."""
+W1_NAMES = tuple(each for name, subjects in NAMES.items() if name != "mlserver" for each in subjects)
+"""Those that take W1's records as they are; MLServer takes JSON."""
 
 
 def quix(directory: Path) -> list[Subject]:
@@ -55,7 +65,29 @@ def quix(directory: Path) -> list[Subject]:
     interpreter = environments.python("python")
     model = environments.onnx(interpreter, directory / WEIGHTS)
     start = [str(interpreter), str(environments.HERE / "quix.py")]
-    return [peer("quix", start, model, "at-least-once")]
+    return [peer("quix", start, model, "at-least-once", share=0.25)]
+
+
+def mosec(directory: Path) -> list[Subject]:
+    """Mosec behind a bridge.
+
+    Raises:
+        UnavailableError: it cannot be installed.
+    """
+    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
+    start = [str(environments.python("mosec")), str(environments.HERE / "mosec_bridge.py")]
+    return [peer("mosec-bridge", start, model, "at-least-once", share=0.05)]
+
+
+def mlserver(directory: Path) -> list[Subject]:
+    """MLServer's Kafka mode.
+
+    Raises:
+        UnavailableError: it cannot be installed.
+    """
+    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
+    start = [str(environments.python("mlserver")), str(environments.HERE / "mlserver_kafka.py")]
+    return [peer("mlserver", start, model, "none")]
 
 
 def java(directory: Path) -> list[Subject]:
@@ -73,15 +105,15 @@ def java(directory: Path) -> list[Subject]:
     ]
 
 
-MAKERS: dict[str, Callable[[Path], list[Subject]]] = {"java": java, "quix": quix}
+MAKERS: dict[str, Callable[[Path], list[Subject]]] = {"java": java, "quix": quix, "mosec": mosec, "mlserver": mlserver}
 
 
 def offered(directory: Path, wanted: Sequence[str]) -> tuple[list[Subject], dict[str, str]]:
-    """Make the peers of which a subject is wanted, all if none is named; and why others cannot be had, by subject."""
+    """Make the peers of which a subject is wanted; and why others cannot be had, by subject."""
     made: list[Subject] = []
     reasons: dict[str, str] = {}
     for name, subjects in NAMES.items():
-        if wanted and not set(wanted) & set(subjects):
+        if not set(wanted) & set(subjects):
             continue
         try:
             made += MAKERS[name](directory)

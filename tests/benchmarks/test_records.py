@@ -39,7 +39,7 @@ def test_every_request_carries_an_id_of_its_own_where_a_reader_finds_it(workload
     ("workload", "name", "datatype", "shape"),
     [
         (W1, "image", "FP32", (784,)),
-        (W1_JSON, "image", "FP32", (784,)),
+        (W1_JSON, "image", "FP32", (1, 784)),
         (W2, "picture", "UINT8", (3, 224, 224)),
         (W4, "features", "FP32", (mixture.SIDE,)),
     ],

@@ -44,6 +44,8 @@ def report() -> Report:
             "program": [measurement(speed) for speed in (200.0, 240.0, 220.0)],
         },
         batch_rows={"program": {1: 5, 300: 15}},
+        ceilings={"raw torch, records/s": {"round 1": 1_234.0}},
+        resident_mb={"supervisor": [100.0, 101.0], "workers": [500.0, 501.0]},
         latencies={"program at 50 %": {"records/s": 55.0, "p50 ms": 2.0, "p99 ms": 9.0}},
         notes=["something is missing"],
     )
@@ -71,19 +73,29 @@ def test_the_terminal_shows_medians_and_paired_ratios(report: Report) -> None:
     """The tables give medians, ratios to the baseline, percentiles, figures, reasons and notes."""
     text = StringIO()
     report.show(Console(file=text, width=200))
-    for shown in ("220", "2.00", "supervisor 3.0, workers 2.0", "9.0", "yes", "no Java here", "something is missing"):
+    for shown in (
+        "220",
+        "2.00",
+        "supervisor 3.0, workers 2.0",
+        "9.0",
+        "yes",
+        "no Java here",
+        "something is missing",
+        "1,234",
+    ):
         assert shown in text.getvalue()
 
 
 def test_plots_are_one_page_that_needs_nothing_else(report: Report) -> None:
     """The page is well-formed, refers to nothing outside itself, and draws a bar for each part."""
     charts = [plots.throughput(report.runs), plots.cpu_split(report.runs), plots.latency(report.latencies)]
+    charts.append(plots.resident(report.resident_mb))
     page = plots.page("a < b", [*charts, *plots.batch_sizes(report.batch_rows)])
     assert "http" not in page
     assert "src=" not in page
     assert "a &lt; b" in page
     assert "up to 512" in page
-    for chart, bars in zip(charts, (2, 6, 2), strict=True):
+    for chart, bars in zip(charts, (2, 6, 2, 4), strict=True):
         svg = ET.fromstring(chart[chart.index("<svg") : chart.index("</svg>") + len("</svg>")])
         assert len(svg.findall("rect")) == bars
 

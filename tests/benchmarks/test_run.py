@@ -2,11 +2,17 @@ import json
 import os
 import subprocess
 import sys
+from typing import cast
 
 import pytest
 
+from benchmarks import run as benchmark
+from benchmarks.experiments import RATIOS
 from benchmarks.goals import GOALS
-from benchmarks.run import BASELINE, EXPERIMENTS, OUT, arguments, planned
+from benchmarks.plans import Outcome, Plan
+from benchmarks.run import BASELINE, EXPERIMENTS, FIGURES, OUT, arguments, measure, planned
+from benchmarks.runner import Lab
+from benchmarks.watch import StalledError
 from consumer.demo.broker import Broker
 from tests.brokers import need
 
@@ -66,3 +72,31 @@ def test_one_subject_runs_beside_the_baseline() -> None:
     assert planned(arguments(["--only", "tuned"])).only == ("tuned",)
     assert planned(arguments(["--only", "tuned"])).experiments == ("throughput",)
     assert planned(arguments(["--experiment", "crash", "--experiment", "flood"])).experiments == ("crash", "flood")
+
+
+def test_every_figure_belongs_to_an_experiment() -> None:
+    """No figure is left over that no experiment of the full run could give."""
+    given = {*RATIOS, *(figure for each in FIGURES.values() for figure in each)}
+    given |= {"w1_cpu_ratio", "supervisor_mb", "worker_extra_mb"}
+    assert given == {goal.name for goal in GOALS}
+    assert FIGURES.keys() < EXPERIMENTS.keys()
+
+
+@pytest.mark.parametrize("error", [StalledError("stuck"), OSError("no room")])
+def test_an_experiment_that_fails_leaves_the_others_alone(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those after it run, its figures say that its run failed, and so does the whole."""
+    ran: list[str] = []
+
+    def fails(_lab: Lab, _plan: Plan, _outcome: Outcome) -> None:
+        raise error
+
+    def works(_lab: Lab, _plan: Plan, _outcome: Outcome) -> None:
+        ran.append("works")
+
+    monkeypatch.setattr(benchmark, "EXPERIMENTS", {"growth": fails, "throughput": works})
+    plan = Plan(records=1, rounds=1, workers=1, experiments=("growth", "throughput"))
+    outcome = measure(cast("Lab", None), plan)
+    assert ran == ["works"]
+    assert outcome.has_failed
+    assert str(error) in outcome.notes[0]
+    assert outcome.reasons["growth_mb"] == "its run failed"

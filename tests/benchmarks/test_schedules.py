@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,16 @@ def test_recovery_is_the_end_of_the_last_bad_window() -> None:
     slow = np.where((times >= 8.0) & (times < 11.2), 50.0, 2.0)
     assert received(times, slow).recovery_s((8.0, 9.0)) == pytest.approx(2.5)
     assert received(times, np.where(times >= 8.0, 50.0, 2.0)).recovery_s((8.0, 9.0)) == float("inf")
+
+
+def test_a_fault_held_what_was_due_and_not_answered() -> None:
+    """Records due in its first half without a result at its end count, and no others."""
+    times = np.arange(100) / 10.0
+    trial = received(times, np.where((times >= 4.0) & (times < 8.0), 5_000.0, 1.0))
+    start_ns = int(trial.due_ns[0])
+    assert replace(trial, struck=(start_ns + 4 * 10**9, start_ns + 6 * 10**9)).held() == 10
+    assert replace(trial, struck=(start_ns + 1 * 10**9, start_ns + 3 * 10**9)).held() == 0
+    assert trial.held() == 0
 
 
 def test_capacity_is_the_rate_while_records_are_sent() -> None:

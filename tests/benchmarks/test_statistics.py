@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 
 from benchmarks.goals import GOALS, Goal, figures
-from benchmarks.intervals import Interval, interval, paired
+from benchmarks.intervals import Interval, interval, paired, slope
 from benchmarks.orders import interleaved
 
 
@@ -41,6 +42,16 @@ def test_unequal_rounds_are_refused() -> None:
         paired([1.0, 2.0], [1.0])
     with pytest.raises(ValueError, match="needs a value"):
         paired([], [])
+
+
+def test_a_line_has_a_slope_and_an_error() -> None:
+    """What rises has its slope within a narrow interval; what only wavers has zero within its own."""
+    waver = np.random.default_rng(0).normal(0.0, 1.0, 40)
+    rising, flat = slope((3.0 * np.arange(40) + waver).tolist()), slope((500.0 + waver).tolist())
+    assert 2.9 < rising.low < rising.median < rising.high < 3.1
+    assert flat.low < 0.0 < flat.high
+    with pytest.raises(ValueError, match="three values"):
+        slope([1.0, 2.0])
 
 
 @pytest.mark.parametrize(

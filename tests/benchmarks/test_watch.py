@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,13 @@ def test_a_run_ends_with_its_last_commit(watched: Watched) -> None:
     assert set(result.cpu_us) == set(result.peak_mb) == {"loop"}
 
 
+def test_a_run_without_commits_ends_with_its_last_result(watched: Watched) -> None:
+    """A subject that commits nothing is not waited for, and its group is not asked."""
+    result = watch(Scripted(iter([0, 40, 100]), iter([])), replace(watched, commits=False))
+    assert result.commit_lag_s == 0.0
+    assert result.records_per_s == pytest.approx(100 / result.seconds)
+
+
 def test_a_run_that_stops_is_told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     """A subject that delivers nothing any more fails, with how far it came."""
     monkeypatch.setattr(watching, "STALL_S", 0.2)
@@ -73,6 +81,13 @@ def test_the_second_half_is_the_warm_state() -> None:
     assert result.warm_cpu_us == pytest.approx({"loop": 25_000.0, "broker": 10_000.0})
     assert result.own_cpu_us() == pytest.approx(40_000.0)
     assert (result.peak_mb, result.peak_private_mb) == ({"loop": 2.0}, {"loop": 1.0})
+
+
+def test_results_that_came_at_once_have_no_second_half() -> None:
+    """Where the first look that saw half of the records saw them all, the wait for the commit is no warm state."""
+    usage = Usage({"loop": 1.0}, {"loop": 1}, {"loop": 1})
+    marks = (Mark(0.0, 0, usage), Mark(1.0, 100, usage), Mark(2.0, 100, usage))
+    assert summary(100, marks, commit_lag_s=1.0).warm_records_per_s == 50.0
 
 
 def test_shared_memory_is_told_apart() -> None:
