@@ -89,9 +89,9 @@ class Dispatcher:
         return bool(self._leases)
 
     @property
-    def is_saturated(self) -> bool:
-        """Tell whether every worker has enough to do, so that the shell may wait a little for records to gather."""
-        return self._scheduler.is_saturated()
+    def scheduler(self) -> Scheduler:
+        """What waits for workers and what is with them, to look at."""
+        return self._scheduler
 
     @property
     def is_draining(self) -> bool:

@@ -48,6 +48,11 @@ class Fetched:
 
     slices: Sequence[Slice]
 
+    @property
+    def records(self) -> int:
+        """Count them."""
+        return sum(len(part.offsets) for part in self.slices)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerReady:

@@ -226,8 +226,12 @@ class Scheduler:
                 load.is_alone = False
 
     def is_saturated(self) -> bool:
-        """Tell whether every worker has its device busy, so that what comes now may as well come a little later."""
+        """Tell whether every worker has its device busy, so that the shell may wait a little for records to gather."""
         return bool(self._loads) and all(load.chunks >= CHUNKS_AHEAD for load in self._loads.values())
+
+    def busy_s(self) -> float:
+        """Estimate for how many seconds every worker is busy with what it has; 0 without workers."""
+        return min(map(self.load_s, self._loads), default=0.0)
 
     # -- the round
 

@@ -5,6 +5,7 @@ how any of its parts does its work.
 
 Theory of operation. The Kafka client has no descriptor to wait on, and the workers have nothing else, so a turn waits
 at one place only: for the workers while they have chunks (briefly, so that Kafka is polled again soon), else for Kafka.
+Under load it rests beside that, while the workers are busy anyway: what a turn costs is then shared by many records.
 A rebalance calls back out of a fetch: the callback turns the same loop, without fetching, until what is in flight of
 the partitions that go is committed or its time is over.
 """
@@ -37,6 +38,10 @@ BEGIN_FLUSH_S = 0.001
 """How long the loop waits where a barrier begins: long enough for the client to send what it has."""
 FLUSH_WAIT_S = 0.05
 """How long a turn waits for a barrier while no worker has a chunk."""
+TURN_S = 0.005
+"""How long a turn takes at least under load: few large turns cost far less than many small ones."""
+LOAD_RECORDS = 256
+"""A fetch that brings so many at once tells of load."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -67,11 +72,18 @@ class Parts:
 class Loop:
     """Turns until the core says stop."""
 
-    def __init__(self, parts: Parts, options: ShutdownOptions, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        options: ShutdownOptions,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Take the parts; `attach` gives the source, which needs this loop's `on_revoke`."""
         self._parts = parts
         self._options = options
         self._clock = clock
+        self._sleep = sleep
         self._source: Source | None = None
         self._is_flushing = False
         self._is_revoking = False
@@ -114,14 +126,15 @@ class Loop:
     def _turn(self) -> None:
         dispatcher, source = self._parts.dispatcher, self._source
         assert source is not None, "a source is attached before the loop runs"
+        began_s = self._clock()
         self._look_at_signals()
         events = source.fetch(dispatcher.room, 0.0)
         if not (events or dispatcher.is_working or self._is_flushing):
             self._parts.sink.hasten()
             events = source.fetch(dispatcher.room, IDLE_WAIT_S)
-        has_records = any(isinstance(event, on.Fetched) for event in events)
+        records = sum(event.records for event in events if isinstance(event, on.Fetched))
         self._take(events)
-        if has_records and not dispatcher.is_saturated:
+        if records and not dispatcher.scheduler.is_saturated():
             wait_s = 0.0
         elif dispatcher.is_working:
             wait_s = BUSY_WAIT_S
@@ -129,6 +142,14 @@ class Loop:
             wait_s = 0.0 if dispatcher.room else IDLE_WAIT_S
         self._turn_without_fetch(wait_s)
         self._complain(source.complaints())
+        if records >= LOAD_RECORDS:
+            self._rest(began_s + TURN_S)
+
+    def _rest(self, until_s: float) -> None:
+        """Let records and answers gather, for no longer than all workers have enough to do."""
+        rest_s = min(until_s - self._clock(), self._parts.dispatcher.scheduler.busy_s())
+        if rest_s > 0:
+            self._sleep(rest_s)
 
     def _turn_without_fetch(self, wait_s: float) -> None:
         """Hear the workers and the broker, decide, perform."""

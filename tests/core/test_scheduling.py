@@ -475,3 +475,18 @@ def test_the_oldest_run_of_a_partition_can_be_taken() -> None:
     assert list(taken.offsets) == [2, 3]
     assert made.take_oldest(A, PARTITIONS[0]) is None
     assert made.waiting_s(A) > 0
+
+
+def test_all_are_busy_as_long_as_the_first_to_be_idle() -> None:
+    """What the least loaded worker has ahead is what everybody has; without workers that is nothing."""
+    made = scheduler()
+    assert made.busy_s() == 0
+    made.enqueue(run_for(A, 0, 100))
+    assign(made, ONE)
+    assert made.busy_s() == 0
+    made.enqueue(run_for(A, 100, 10))
+    assign(made, TWO)
+    assert made.busy_s() == pytest.approx(10 * COST_UNKNOWN_S)
+    made.remove_worker(ONE)
+    made.remove_worker(TWO)
+    assert made.busy_s() == 0

@@ -1,0 +1,125 @@
+"""When the loop rests; what it does otherwise, the tests against a broker show."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+
+from consumer.core import actions as do
+from consumer.core import events as on
+from consumer.core.dispatcher import Dispatcher
+from consumer.core.flow import FlowOptions
+from consumer.core.placement import ModelPlace
+from consumer.core.policies import DispatcherOptions, ModelPolicy
+from consumer.core.types import Slice, TopicPartition, WorkerId
+from consumer.supervisor.loop import LOAD_RECORDS, TURN_S, Loop, Parts
+from consumer.supervisor.options import ShutdownOptions
+
+TP = TopicPartition("in", 0)
+
+
+class Outside:
+    """Stands for the client, the workers and the broker, which here do nothing by themselves."""
+
+    def __init__(self) -> None:
+        """Start with a worker that has just booted."""
+        self.fetches: deque[list[on.Event]] = deque([[on.Assigned({TP: on.Position(None)})]])
+        self.answers: list[on.Event] = []
+        self.requested = None
+
+    def fetch(self, records_max: int, timeout_s: float) -> list[on.Event]:
+        """Hand out what is prepared."""
+        return self.fetches.popleft() if self.fetches else []
+
+    def perform(self, action: do.Action) -> None:
+        """Boot and load at once; take chunks and never answer."""
+        if isinstance(action, do.Spawn):
+            self.answers.append(on.WorkerReady(action.worker, "cpu"))
+        elif isinstance(action, do.Load):
+            self.answers.append(on.ModelLoaded(action.worker, action.model, "1", 0.0))
+
+    def wait(self, timeout_s: float) -> list[on.Event]:
+        """Hand out what workers said."""
+        answers, self.answers = self.answers, []
+        return answers
+
+    def events(self) -> Sequence[on.Event]:
+        """Deliver nothing."""
+        return ()
+
+    complaints = events
+
+    def hasten(self) -> None:
+        """Send nothing."""
+
+    def turned(self) -> None:
+        """Take note of nothing."""
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Know no lag."""
+        return {}
+
+    @property
+    def skipped(self) -> dict[TopicPartition, int]:
+        """Have skipped nothing."""
+        return {}
+
+
+class Rig:
+    """A loop of one model and one worker whose clock stands still but for the rests."""
+
+    def __init__(self) -> None:
+        """Turn until the model is loaded."""
+        self.outside, self.now, self.rests, self.next = Outside(), 100.0, list[float](), 0
+        flow = FlowOptions(records_max=20_000, span_max=16_384)
+        core = Dispatcher(
+            DispatcherOptions(flow=flow),
+            {"m": ModelPolicy(place=ModelPlace(is_preloaded=True))},
+            1,
+            lambda: 0.5,
+            self.now,
+        )
+        outside = cast("Any", self.outside)
+        parts = Parts(core, outside, outside, outside, (), outside, lambda _: None)
+        self.loop = Loop(parts, ShutdownOptions(), lambda: self.now, self.rest)
+        self.loop.attach(outside)
+        for _ in range(3):
+            self.turn()
+
+    def rest(self, seconds: float) -> None:
+        """Let time pass."""
+        self.rests.append(seconds)
+        self.now += seconds
+
+    def turn(self, records: int = 0) -> None:
+        """Turn once, with so many records."""
+        if records:
+            offsets = range(self.next, self.next + records)
+            self.next = offsets.stop
+            part = Slice(TP, offsets, "m", [b"m"] * records, [b"v"] * records, None, [-1] * records)
+            self.outside.fetches.append([on.Fetched([part])])
+        self.loop._turn()
+
+
+def test_under_load_a_turn_takes_its_time() -> None:
+    """While the worker is busy for longer, a turn that brought many records is followed by a rest to its full time."""
+    rig = Rig()
+    rig.turn(LOAD_RECORDS)
+    assert rig.rests == [pytest.approx(TURN_S)]
+
+
+def test_few_records_are_no_load() -> None:
+    """A turn that brought few records, or none, is followed by the next one at once."""
+    rig = Rig()
+    rig.turn(LOAD_RECORDS - 1)
+    rig.turn()
+    assert rig.rests == []
+
+
+def test_nobody_rests_while_a_worker_has_nothing_to_do() -> None:
+    """Records that no worker has yet are no reason to rest: the first to come must be able to begin."""
+    rig = Rig()
+    rig.outside.answers.append(on.WorkerExited(WorkerId(1), -9))
+    rig.turn(LOAD_RECORDS)
+    assert rig.rests == []
