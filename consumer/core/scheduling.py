@@ -346,7 +346,11 @@ class Scheduler:
     def _send(self, worker: WorkerId, model: ModelId, allowed: int) -> Assignment | None:
         """Take a chunk off a queue for a worker that has room; None where the next record is too large for now."""
         options, load = self._options, self._loads[worker]
-        records_max = min(options.chunk_records_max, allowed, self._room(load, model))
+        waiting = self._queues[model].records
+        records_max = min(options.chunk_records_max, allowed, self._room(load, model), waiting)
+        cut = records_max % self._batch(model)
+        if cut < records_max and load.chunks + 1 >= CHUNKS_AHEAD:
+            records_max -= cut  # part of a batch: it gathers to a whole one while the device is busy
         bytes_max = min(options.chunk_bytes_max, options.worker_bytes_max - load.size)
         runs = self._queues[model].take(records_max, bytes_max, at_least_one=not load.chunks)
         if not runs:

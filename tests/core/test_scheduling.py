@@ -490,3 +490,15 @@ def test_all_are_busy_as_long_as_the_first_to_be_idle() -> None:
     made.remove_worker(ONE)
     made.remove_worker(TWO)
     assert made.busy_s() == 0
+
+
+def test_a_busy_worker_is_sent_whole_batches() -> None:
+    """What is left of a batch waits for its rest while the device is busy, and goes as it is when it is not."""
+    made = scheduler(SchedulingOptions(chunk_records_max=1024), a=ModelShare(rows_max=512))
+    made.enqueue(run_for(A, 0, 600))
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [600]
+    made.enqueue(run_for(A, 600, 777))
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [512]
+    made.settle(ONE, A, 600, 0.01)
+    made.release(ONE, 600)
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [265]
