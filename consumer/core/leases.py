@@ -32,7 +32,7 @@ class Lease:
     @property
     def is_answered(self) -> bool:
         """Tell whether every record has its answer."""
-        return not any(self.unanswered)
+        return 1 not in self.unanswered
 
     def segments(self, first: int, stop: int) -> Iterator[tuple[Run, int, int, int]]:
         """Walk the runs that the records `first` to `stop` of the chunk lie in.
@@ -84,7 +84,7 @@ class Leases:
             return None
         answered = lease.unanswered[first : first + count]
         assert len(answered) == count, "an answer for records that are not in the chunk"
-        assert all(answered), "a record was answered twice"
+        assert 0 not in answered, "a record was answered twice"
         lease.unanswered[first : first + count] = bytes(count)
         return lease
 
