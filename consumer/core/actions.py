@@ -70,6 +70,8 @@ class Produce:
     runs: Sequence[Run]
     values: Sequence[bytes]
     keys: Sequence[bytes | None]
+    size: int | None = None
+    """Bytes that `values` and `keys` take up together at most, where known."""
 
 
 @dataclass(frozen=True, slots=True)

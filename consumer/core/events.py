@@ -130,7 +130,7 @@ class Answered:
     infer_s: float
     """Their part, by their number, of the time of the batch in the model."""
     size: int = 0
-    """Bytes that `values` take up."""
+    """Bytes that `values` and `keys` take up."""
 
 
 @dataclass(frozen=True, slots=True)

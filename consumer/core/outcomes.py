@@ -33,7 +33,7 @@ class Results:
     values: Sequence[bytes]
     keys: Sequence[bytes | None]
     size: int
-    """Bytes of `values` together."""
+    """Bytes of `values` and `keys` together, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Outcomes:
             first = 0
             for run in results.runs:
                 place = slice(first, first + len(run))
-                single = Results(results.model, [run], results.values[place], results.keys[place], run.size)
+                single = Results(results.model, [run], results.values[place], results.keys[place], results.size)
                 first += len(run)
                 if self._partitions.fits(run):
                     yield self._produce(single, chunk)
@@ -170,7 +170,7 @@ class Outcomes:
     def _produce(self, results: Results, chunk: ChunkId | None) -> Produce:
         ticket = self._handover.hand(results.runs, chunk)
         self._partitions.settle(results.runs)
-        return Produce(ticket, results.model, results.runs, results.values, results.keys)
+        return Produce(ticket, results.model, results.runs, results.values, results.keys, results.size)
 
     def _dead_letter(self, letters: Letters) -> DeadLetter:
         handed = _handed(letters.run)

@@ -22,7 +22,7 @@ class Settlement:
     keys: Sequence[bytes | None] = ()
     """Their result keys."""
     size: int = 0
-    """Bytes of `values` together."""
+    """Bytes of `values` and `keys` together."""
     failed: list[tuple[Run, list[Failure]]] = field(default_factory=list)
     """Records without results, with their payloads, and a column of reasons."""
     stale: int = 0
@@ -57,7 +57,8 @@ def settle(lease: Lease, answered: Answered, is_current: Callable[[Run], bool]) 
             keys.extend(answered.keys[base + i - answered.first] for i in good)
         if bad:
             settlement.failed.append((run.pick(bad), [answered.failures[base + i] for i in bad]))
-    settlement.values, settlement.keys, settlement.size = values, keys, sum(map(len, values))
+    settlement.values, settlement.keys = values, keys
+    settlement.size = sum(map(len, values)) + sum(map(len, filter(None, keys)))
     return settlement
 
 

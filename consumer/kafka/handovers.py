@@ -58,6 +58,8 @@ class HandOver:
     headers: Sequence[Any] | None
     first: int = 0
     """The first record that the client does not have yet."""
+    size_max: int | None = None
+    """Bytes of keys and values together at most, where known."""
     oversized: set[int] = field(default_factory=set)
     """Records that the topic cannot take, known before they are sent."""
     fenced: set[int] = field(default_factory=set)
@@ -89,6 +91,8 @@ class HandOver:
     def measure(self, bytes_max: int) -> None:
         """Find the records that a topic with this `max.message.bytes` refuses whatever else is in their batch."""
         limit = bytes_max - BATCH_OVERHEAD_BYTES
+        if self.size_max is not None and self.size_max <= limit:
+            return  # even all of them together would fit
         if _longest(self.keys) + _longest(self.values) <= limit:
             return
         sizes = (len(value or b"") + len(key or b"") for key, value in zip(self.keys, self.values, strict=True))

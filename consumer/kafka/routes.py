@@ -47,6 +47,7 @@ class Routes:
             self._keys(action),
             action.values,
             headers,
+            size_max=action.size if self.key == "id" else None,
         )
 
     def of_letters(self, reporter: Reporter, action: DeadLetter) -> Letters:

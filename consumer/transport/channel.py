@@ -349,7 +349,7 @@ class Channel:
             rows=packet.rows,
             queue_s=packet.queue_s,
             infer_s=packet.infer_s,
-            size=packet.values_size,
+            size=packet.values_size + packet.keys_size,
         )
 
     def _read_control(self, control: ToWorker | FromWorker) -> Event | None:
