@@ -34,10 +34,17 @@ _topic: Callable[[Message], str] = Message.topic  # type: ignore[assignment]
 _second = itemgetter(1)
 
 
-def slices(messages: Sequence[Message], model_rule: ModelRule) -> list[Slice]:
-    """Turn messages without errors into one slice per partition, offsets in the order in which they came."""
+def slices(messages: Sequence[Message], model_rule: ModelRule, only_topic: str | None = None) -> list[Slice]:
+    """Turn messages without errors into one slice per partition, offsets in the order in which they came.
+
+    Args:
+        messages: What the client handed out, at least one.
+        model_rule: Which model each record is for.
+        only_topic: The topic of all messages, where there can be no other.
+    """
     return [
-        _slice(TopicPartition(topic, partition), part, model_rule) for topic, partition, part in _partitions(messages)
+        _slice(TopicPartition(topic, partition), part, model_rule)
+        for topic, partition, part in _partitions(messages, only_topic)
     ]
 
 
@@ -59,16 +66,21 @@ def model_rule(choice: str) -> ModelRule:
     return lambda _topic, keys, _headers: _decoded(keys)
 
 
-def _partitions(messages: Sequence[Message]) -> Iterator[tuple[str, int, Sequence[Message]]]:
+def _partitions(messages: Sequence[Message], only_topic: str | None) -> Iterator[tuple[str, int, Sequence[Message]]]:
     """Split by topic and partition. A fetch mostly brings long stretches of one partition."""
-    numbers, topics = list(map(_partition, messages)), list(map(_topic, messages))
-    if topics.count(topics[0]) != len(topics):
-        where: Sequence[tuple[str, int]] = list(zip(topics, numbers, strict=True))
-        yield from ((topic, number, part) for (topic, number), part in _stretches(messages, where))
-    elif numbers.count(numbers[0]) != len(numbers):
-        yield from ((topics[0], number, part) for number, part in _stretches(messages, numbers))
+    numbers = list(map(_partition, messages))
+    topic = only_topic
+    if topic is None:
+        topics = list(map(_topic, messages))
+        topic = topics[0]
+        if topics.count(topic) != len(topics):
+            where: Sequence[tuple[str, int]] = list(zip(topics, numbers, strict=True))
+            yield from ((each, number, part) for (each, number), part in _stretches(messages, where))
+            return
+    if numbers.count(numbers[0]) != len(numbers):
+        yield from ((topic, number, part) for number, part in _stretches(messages, numbers))
     else:
-        yield topics[0], numbers[0], messages
+        yield topic, numbers[0], messages
 
 
 def _stretches(messages: Sequence[Message], where: Sequence[T]) -> Iterable[tuple[T, Sequence[Message]]]:

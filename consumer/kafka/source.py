@@ -67,6 +67,8 @@ class Source:
             ClientError: the client refuses its settings.
         """
         self._rule = model_rule(options.model)
+        is_one = len(options.topics) == 1 and not options.topics[0].startswith("^")
+        self._only_topic = options.topics[0] if is_one else None
         self._on_revoke = on_revoke
         self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
@@ -127,7 +129,7 @@ class Source:
             raise raised
         if self._complaints.fatal is not None:
             raise ClientError(f"the consumer is broken for good: {self._complaints.fatal}")
-        sifted = self._assignment.sift(slices(messages, self._rule) if messages else ())
+        sifted = self._assignment.sift(slices(messages, self._rule, self._only_topic) if messages else ())
         if self._assignment.unplaced:
             self._place()
         now_s = time.monotonic()

@@ -111,3 +111,13 @@ def test_a_slice_says_how_its_timestamps_relate_to_the_clock() -> None:
     (part,) = slices([message()], model_rule("key"))
     assert part.epoch_s + time.time() == pytest.approx(time.monotonic(), abs=0.5)
     assert part.rest(1).epoch_s == part.epoch_s
+
+
+def test_one_topic_need_not_be_read() -> None:
+    """Where only one topic is subscribed, each partition's slice is as if every record's topic had been looked at."""
+    messages = [message(partition=number, offset=offset) for number, offset in ((0, 1), (0, 2), (1, 7), (0, 3))]
+    found = slices(messages, model_rule("key"), "requests")
+    assert [(part.partition, part.offsets) for part in found] == [
+        (TopicPartition("requests", 0), [1, 2, 3]),
+        (TopicPartition("requests", 1), [7]),
+    ]
