@@ -40,7 +40,7 @@ class Intake:
         """
         fetched, indices = admitted.fetched, admitted.indices
         models = fetched.models
-        if indices is None and isinstance(models, str) and models in self._known and None not in fetched.values:
+        if indices is None and isinstance(models, str) and models in self._known and not admitted.has_tombstones:
             return [_whole(admitted, models, now)], []
         whole = _whole(admitted, "", now)
         runs: list[Run] = []

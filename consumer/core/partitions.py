@@ -9,8 +9,9 @@ partition are opened together, so that they agree in generations and positions.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from consumer.core import offset_map
 from consumer.core.events import Position
@@ -31,6 +32,8 @@ class Admitted:
     """The records that have no outcome yet; None for all of them."""
     size: int
     """Payload bytes of the records that have no outcome yet."""
+    has_tombstones: bool = True
+    """Whether any of the records may have no value."""
 
 
 class Partitions:
@@ -128,9 +131,9 @@ class Partitions:
             if len(unresolved) < len(positions):
                 indices = [position - first for position in unresolved]
         values = fetched.values if indices is None else [fetched.values[i] for i in indices]
-        size = sum(map(len, filter(None, values)))
+        size, has_tombstones = _measure(values)
         self._flow.admit(partition, len(values), size, self._span(partition))
-        return Admitted(fetched, resolved.generation, positions, indices, size)
+        return Admitted(fetched, resolved.generation, positions, indices, size, has_tombstones)
 
     def hold(self, run: Run) -> None:
         """Take note that copies of the payloads of a run are held, beside those that it came with."""
@@ -237,3 +240,11 @@ class Partitions:
         resolved = self._resolved.open(partition, start, completed)
         settled = self._settled.open(partition, start, completed)
         assert resolved.generation == settled.generation, "both ledgers are opened together"
+
+
+def _measure(values: Sequence[bytes | None]) -> tuple[int, bool]:
+    """Add up the bytes of values; tell whether any is missing, which costs an error then, and no look at the others."""
+    try:
+        return sum(map(len, cast("Sequence[bytes]", values))), False
+    except TypeError:
+        return sum(map(len, filter(None, values))), True

@@ -105,14 +105,14 @@ class _Columns:
         for run in chunk.runs:
             # Payloads that lie in shared memory (a chunk that another worker had) are copied out once, not twice.
             values = run.values[:] if isinstance(run.values, SharedValues) else run.values
-            if None in values:
+            try:
+                present = cast("Sequence[bytes]", values)
+                lengths += array("I", map(len, present))
+                payloads.append(present)
+            except TypeError:  # one is None: it is cheaper to fall over it than to look for it
                 absent += [len(lengths) + i for i, value in enumerate(values) if value is None]
                 lengths.extend(0 if value is None else len(value) for value in values)
                 payloads.append([value for value in values if value is not None])
-            else:
-                present = cast("Sequence[bytes]", values)
-                lengths.extend(map(len, present))
-                payloads.append(present)
             offsets.extend(array("q", run.offsets))  # faster than without the array between
         runs = [(*run.partition, len(run), run.fetched_s) for run in chunk.runs]
         header: bytes = msgpack.packb((chunk.model, runs, absent, content_types), unicode_errors="replace")
