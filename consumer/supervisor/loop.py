@@ -189,7 +189,6 @@ class Loop:
         match action:
             case do.Produce():
                 sink.produce(action)
-                return sink.events()
             case do.DeadLetter():
                 sink.dead_letter(action)
             case do.Flush():
