@@ -3,9 +3,11 @@
 Owns their order, and how much of each partition is among them. Must not know workers, nor whose turn it is.
 """
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from consumer.core.types import Amount, Run, TopicPartition
 
@@ -53,12 +55,11 @@ class ModelQueue:
                 continue
             fitting = _fitting(run, records_max, bytes_max, at_least_one=at_least_one and not taken)
             if fitting:
-                head = run.part(0, fitting)
                 if fitting == len(run):
-                    self.runs.popleft()
+                    taken.append(self.runs.popleft())
                 else:
-                    self.runs[0] = run.part(fitting, len(run))
-                taken.append(head)
+                    head, self.runs[0] = run.divide(fitting)
+                    taken.append(head)
             break
         self._forget(taken)
         return taken
@@ -106,10 +107,8 @@ class ModelQueue:
 
 def _fitting(run: Run, records_max: int, bytes_max: int, *, at_least_one: bool) -> int:
     """Count the records at the front of a run that fit."""
-    fitting = 0
-    for value in run.values[: min(records_max, len(run))]:
-        bytes_max -= len(value) if value is not None else 0
-        if bytes_max < 0:
-            break
-        fitting += 1
+    fitting = min(records_max, len(run))
+    if run.size > bytes_max:
+        sizes = (len(value) if value is not None else 0 for value in run.values[:fitting])
+        fitting = bisect_right(list(accumulate(sizes)), bytes_max)
     return max(fitting, 1) if at_least_one else fitting
