@@ -41,7 +41,7 @@ FLUSH_WAIT_S = 0.05
 TURN_S = 0.005
 """How long a turn takes at least under load: few large turns cost far less than many small ones."""
 LOAD_RECORDS = 256
-"""A fetch that brings so many at once tells of load."""
+"""A fetch that brings so many at once tells of load, and so does a budget that is used up."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -142,7 +142,7 @@ class Loop:
             wait_s = 0.0 if dispatcher.room else IDLE_WAIT_S
         self._turn_without_fetch(wait_s)
         self._complain(source.complaints())
-        if records >= LOAD_RECORDS:
+        if records >= LOAD_RECORDS or not dispatcher.room:
             self._rest(began_s + TURN_S)
 
     def _rest(self, until_s: float) -> None:

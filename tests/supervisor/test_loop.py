@@ -72,7 +72,7 @@ class Rig:
     def __init__(self) -> None:
         """Turn until the model is loaded."""
         self.outside, self.now, self.rests, self.next = Outside(), 100.0, list[float](), 0
-        flow = FlowOptions(records_max=20_000, span_max=16_384)
+        flow = FlowOptions(records_max=5_000)
         core = Dispatcher(
             DispatcherOptions(flow=flow),
             {"m": ModelPolicy(place=ModelPlace(is_preloaded=True))},
@@ -106,6 +106,16 @@ def test_under_load_a_turn_takes_its_time() -> None:
     """While the worker is busy for longer, a turn that brought many records is followed by a rest to its full time."""
     rig = Rig()
     rig.turn(LOAD_RECORDS)
+    assert rig.rests == [pytest.approx(TURN_S)]
+
+
+def test_a_budget_that_is_used_up_is_load() -> None:
+    """While nothing more may be fetched, answers gather, too."""
+    rig = Rig()
+    while rig.loop._parts.dispatcher.room:
+        rig.turn(rig.loop._parts.dispatcher.room)
+    rig.rests.clear()
+    rig.turn()
     assert rig.rests == [pytest.approx(TURN_S)]
 
 
