@@ -112,6 +112,8 @@ class World:
                 share=ModelShare(rows_max=8),
                 place=ModelPlace(breaker=BREAKER, crashes=CRASHES if self.has_faults else CrashOptions()),
                 expiry=ModelExpiry(is_dropped=model == DROPPING),
+                # Without faults nothing but its own fault costs a record its result: it waits for a broken model.
+                is_dead_lettered_on_hold=self.has_faults,
             )
             for model in MODELS
         }
