@@ -23,6 +23,8 @@ class ModelQueue:
 
     runs: deque[Run] = field(default_factory=deque)
     records: int = 0
+    size: int = 0
+    """Payload bytes of all records."""
     amounts: dict[TopicPartition, Amount] = field(default_factory=dict)
     """What each partition has in the queue."""
     record_cost_s: float = COST_UNKNOWN_S
@@ -89,6 +91,7 @@ class ModelQueue:
 
     def _count(self, run: Run) -> None:
         self.records += len(run)
+        self.size += run.size
         amount = self.amounts.get(run.partition)
         if amount is None:
             amount = self.amounts[run.partition] = Amount()
@@ -98,6 +101,7 @@ class ModelQueue:
     def _forget(self, runs: Sequence[Run]) -> None:
         for run in runs:
             self.records -= len(run)
+            self.size -= run.size
             amount = self.amounts[run.partition]
             amount.records -= len(run)
             amount.size -= run.size

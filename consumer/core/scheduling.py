@@ -36,6 +36,8 @@ BATCHES_AHEAD = 2
 """Batches that may always lie with a worker: the one that its device runs, and the next."""
 BATCH_S_MAX = 0.5
 """Seconds that such a batch takes at most, if a record does not."""
+QUICK_S = 0.005
+"""A batch that takes no longer is kept whole: what is told of each part of one costs the supervisor a part of that."""
 ROUNDING = 1e-6
 """Less than this, in batches or seconds, is nothing: sums of small parts are not exact."""
 
@@ -323,7 +325,10 @@ class Scheduler:
         options, queue = self._options, self._queues[model]
         if load.chunks >= options.worker_chunks_max or (load.chunks and load.size >= options.worker_bytes_max):
             return 0
-        is_gathering = queue.records < min(self._shares[model].rows_max, options.chunk_records_max)
+        rows = min(self._shares[model].rows_max, options.chunk_records_max)
+        whole = min(rows * queue.size / max(1, queue.records), options.chunk_bytes_max)
+        is_crowded = options.worker_bytes_max - load.size < whole and self._is_quick(model)
+        is_gathering = queue.records < rows or is_crowded
         if is_gathering and load.chunks >= CHUNKS_AHEAD and load.records.get(model):
             return 0
         ahead_s = batches = 0.0
@@ -343,16 +348,22 @@ class Scheduler:
         """Count the records of a model's batch, as far as they do not take too long together."""
         return min(self._shares[model].rows_max, max(1, int(BATCH_S_MAX / self._queues[model].record_cost_s)))
 
+    def _is_quick(self, model: ModelId) -> bool:
+        """Tell whether a model's batches take so little that they are to be kept whole."""
+        queue = self._queues[model]
+        return queue.is_cost_known and self._batch(model) * queue.record_cost_s <= QUICK_S
+
     def _send(self, worker: WorkerId, model: ModelId, allowed: int) -> Assignment | None:
         """Take a chunk off a queue for a worker that has room; None where the next record is too large for now."""
         options, load = self._options, self._loads[worker]
-        waiting = self._queues[model].records
-        records_max = min(options.chunk_records_max, allowed, self._room(load, model), waiting)
-        cut = records_max % self._batch(model)
-        if cut < records_max and load.chunks + 1 >= CHUNKS_AHEAD:
-            records_max -= cut  # part of a batch: it gathers to a whole one while the device is busy
+        queue = self._queues[model]
         bytes_max = min(options.chunk_bytes_max, options.worker_bytes_max - load.size)
-        runs = self._queues[model].take(records_max, bytes_max, at_least_one=not load.chunks)
+        records_max = min(options.chunk_records_max, allowed, self._room(load, model), queue.records)
+        fitting = min(records_max, int(bytes_max * queue.records / max(1, queue.size)))
+        cut = fitting % self._batch(model)
+        if cut < fitting and load.chunks + 1 >= CHUNKS_AHEAD and self._is_quick(model):
+            records_max = fitting - cut  # part of a batch: it gathers to a whole one while the device is busy
+        runs = queue.take(records_max, bytes_max, at_least_one=not load.chunks)
         if not runs:
             return None
         self._lend(worker, runs)

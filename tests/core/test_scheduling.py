@@ -492,13 +492,37 @@ def test_all_are_busy_as_long_as_the_first_to_be_idle() -> None:
     assert made.busy_s() == 0
 
 
-def test_a_busy_worker_is_sent_whole_batches() -> None:
-    """What is left of a batch waits for its rest while the device is busy, and goes as it is when it is not."""
-    made = scheduler(SchedulingOptions(chunk_records_max=1024), a=ModelShare(rows_max=512))
+def busy_with(record_cost_s: float, options: SchedulingOptions | None = None) -> Scheduler:
+    """Make a scheduler of batches of 512 records of a known cost, and give one worker 600 of them."""
+    made = scheduler(options, a=ModelShare(rows_max=512))
+    made._queues[A].record_cost_s = record_cost_s
     made.enqueue(run_for(A, 0, 600))
     assert [len(offsets([each])) for each in assign(made, ONE)] == [600]
+    return made
+
+
+def test_a_busy_worker_is_sent_whole_batches() -> None:
+    """What is left of a batch waits for its rest while the device is busy, and goes as it is when it is not."""
+    made = busy_with(1e-6)
     made.enqueue(run_for(A, 600, 777))
     assert [len(offsets([each])) for each in assign(made, ONE)] == [512]
-    made.settle(ONE, A, 600, 0.01)
+    made.settle(ONE, A, 600, 600e-6)
     made.release(ONE, 600)
     assert [len(offsets([each])) for each in assign(made, ONE)] == [265]
+
+
+def test_what_is_free_is_left_until_a_whole_batch_fits() -> None:
+    """A busy worker whose memory has room for less than a batch is sent the next one when it has."""
+    made = busy_with(1e-6, SchedulingOptions(worker_bytes_max=1_500))
+    made.enqueue(run_for(A, 600, 1_500))
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [512]
+    made.settle(ONE, A, 600, 600e-6)
+    made.release(ONE, 600)
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [512]
+
+
+def test_slow_batches_are_sent_as_they_come() -> None:
+    """Where a batch takes longer than what is told of it could cost, nothing waits for its rest."""
+    made = busy_with(2e-5)
+    made.enqueue(run_for(A, 600, 777))
+    assert [len(offsets([each])) for each in assign(made, ONE)] == [777]
