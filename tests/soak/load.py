@@ -24,7 +24,7 @@ TICK_S = 0.1
 QUEUED_MAX = 5_000
 """Records that may wait in the client while the broker is gone."""
 KILLER_EVERY_S = 45.0
-"""Each costs a handful of workers: one for every halving of its chunk, and two for the record alone."""
+"""Each costs three workers: that of its batch, the one that searches it, and the record's second chance."""
 POISON_EVERY_S = 2.0
 WAIT_S = 60.0
 
@@ -78,6 +78,15 @@ class Load(threading.Thread):
         """One offset behind the last record that the broker has, by partition."""
         self.failures: list[str] = []
 
+    def pile_up(self, seconds: float) -> None:
+        """Send good records for so many seconds of the load at once, and wait until the broker has them."""
+        for model, rate in self._rates.items():
+            for _ in range(int(rate * seconds)):
+                self._send_good(model)
+                self._producer.poll(0)
+        if left := self._producer.flush(WAIT_S):
+            self.failures.append(f"{left} records could not be piled up within {WAIT_S:.0f} s")
+
     def run(self) -> None:
         """Send a little at a time."""
         while not self._stopping.wait(TICK_S):
@@ -88,7 +97,7 @@ class Load(threading.Thread):
                 count = rate * TICK_S
                 whole = int(count) + (self._random.random() < count % 1)
                 for _ in range(whole):
-                    self._send(model, self._random.randrange(1_000_000), UNLUCKY if model == "flaky" else GOOD)
+                    self._send_good(model)
             self._send_bad()
 
     def stop(self) -> None:
@@ -98,6 +107,9 @@ class Load(threading.Thread):
         left = self._producer.flush(WAIT_S)
         if left:
             self.failures.append(f"{left} records could not be sent within {WAIT_S:.0f} s")
+
+    def _send_good(self, model: str) -> None:
+        self._send(model, self._random.randrange(1_000_000), UNLUCKY if model == "flaky" else GOOD)
 
     def _send_bad(self) -> None:
         """Send a record that its model cannot take, and one that ends its worker, now and then."""

@@ -38,6 +38,9 @@ SETTLED_S_MAX = 120.0
 MARKS_INTERVAL_S = 0.25
 SAMPLES_TOLD = 20
 """Violations of the sampler that are told."""
+BACKLOG_S = 240.0
+"""How much of the load members find at their start: no later backlog is as large, so that what a process keeps for the
+largest one does not look like a leak."""
 QUIET_S = 10.0
 """After the members have started and before they end: no faults."""
 
@@ -78,16 +81,20 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
         # Workers are to die by the plan alone.
         del models["crashing"]
     with Stage(broker, directory, models, partitions=8, settings=settings) as stage:
-        crew = Crew(stage, options.members, options.workers, flag)
-        crew.wait_ready()
         rates = dict.fromkeys(models, options.rate / len(models))
         load = Load(broker.bootstrap_servers, stage.requests, stage.partitions, rates, stage.sent)
+        load.pile_up(BACKLOG_S)
+        crew = Crew(stage, options.members, options.workers, flag)
+        crew.wait_ready()
         vitals, marks = Vitals(crew.processes), Marks(stage)
         sampler = Sampler(
             lambda: stage.committed(2.0), stage.archive, stage.sent, is_transactional=stage.is_transactional
         )
-        for thread in (load, vitals, marks, sampler):
+        for thread in (vitals, marks, sampler):
             thread.start()
+        if marks.wait(load.ends, SETTLED_S_MAX) is None:
+            report.notes.append(f"what was there at the start was not done within {SETTLED_S_MAX:.0f} s")
+        load.start()
         time.sleep(QUIET_S / 2)
         _let_faults_come(options, crew, report, say)
         if crew.has_lost_broker:
