@@ -122,7 +122,14 @@ def _models(flag: Path) -> dict[str, dict[str, Any]]:
         **{f"plain-{number}": double() for number in range(4)},
         "slow": double(delay_s=0.05),
         "flaky": {"factory": "models_for_soak:Flaky", "inputs": INPUTS},
-        "fragile": {**broken, "failures_max": 1, "probe_backoff_s": 0.2, "probe_backoff_s_max": 1.0},
+        # Its records wait, however many: behind a backlog those of some seconds fill their partitions.
+        "fragile": {
+            **broken,
+            "failures_max": 1,
+            "probe_backoff_s": 0.2,
+            "probe_backoff_s_max": 1.0,
+            "on_hold": "wait",
+        },
         # Not on the first worker: that one is to live.
         "crashing": {**double(), "workers": [1]},
     }
