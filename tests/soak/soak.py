@@ -199,13 +199,20 @@ def _judge(stage: Stage, load: Load, report: Report) -> None:
     times = [(load.records[uid], outcomes.get(place)) for place, uid in stage.sent.items()]
     report.faults = [replace(fault, recovery_s=_recovery_s(fault, times)) for fault in report.faults]
     committed = stage.committed()
+    # The time that faults are told by.
+    began_at_s = min((fault.at_s - fault.began_s for fault in report.faults), default=0.0)
     missing = [place for place in stage.sent if place not in outcomes]
     report.lost = sum(offset < committed[partition] for partition, offset in missing)
     report.unanswered = len(missing) - report.lost
     examples: dict[str, list[str]] = defaultdict(list)
     for place, found in outcomes.items():
         report.doubled += len(found) - 1
-        report.unexplained += _unexplained(sorted(each.at_s for each in found), report.faults)
+        times_s = sorted(each.at_s for each in found)
+        if unexplained := _unexplained(times_s, report.faults):
+            report.unexplained += unexplained
+            since_s = ", ".join(f"{at_s - began_at_s:.1f}" for at_s in times_s)
+            sent = load.records[stage.sent[place]] if place in stage.sent else None
+            report.notes.append(f"{place} of {sent and sent.model}: outcomes at {since_s} s")
         for outcome in found:
             report.outcomes[outcome.kind] += 1
             if (problem := _problem(stage, load, place, outcome)) is not None:
