@@ -56,15 +56,23 @@ W1_NAMES = tuple(each for name, subjects in NAMES.items() if name != "mlserver" 
 """Those that take W1's records as they are; MLServer takes JSON."""
 
 
+def scripted(environment: str, script: str, directory: Path) -> tuple[list[str], Path]:
+    """Say how to start a script of ours in an environment, and where the network is for it.
+
+    Raises:
+        UnavailableError: the environment cannot be installed.
+    """
+    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
+    return [str(environments.python(environment)), str(environments.HERE / script)], model
+
+
 def quix(directory: Path) -> list[Subject]:
     """Quix Streams.
 
     Raises:
         UnavailableError: it cannot be installed.
     """
-    interpreter = environments.python("python")
-    model = environments.onnx(interpreter, directory / WEIGHTS)
-    start = [str(interpreter), str(environments.HERE / "quix.py")]
+    start, model = scripted("python", "quix.py", directory)
     return [peer("quix", start, model, "at-least-once", share=0.25)]
 
 
@@ -74,8 +82,7 @@ def mosec(directory: Path) -> list[Subject]:
     Raises:
         UnavailableError: it cannot be installed.
     """
-    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
-    start = [str(environments.python("mosec")), str(environments.HERE / "mosec_bridge.py")]
+    start, model = scripted("mosec", "mosec_bridge.py", directory)
     return [peer("mosec-bridge", start, model, "at-least-once", share=0.05)]
 
 
@@ -85,8 +92,7 @@ def mlserver(directory: Path) -> list[Subject]:
     Raises:
         UnavailableError: it cannot be installed.
     """
-    model = environments.onnx(environments.python("python"), directory / WEIGHTS)
-    start = [str(environments.python("mlserver")), str(environments.HERE / "mlserver_kafka.py")]
+    start, model = scripted("mlserver", "mlserver_kafka.py", directory)
     return [peer("mlserver", start, model, "none")]
 
 

@@ -69,9 +69,9 @@ def test_json_lines_have_name_level_time_and_fields(stream: io.StringIO) -> None
 def test_other_libraries_join_the_stream(stream: io.StringIO) -> None:
     """A line of the standard library's logging has the same form, with its logger's name."""
     logs.configure(LoggingOptions(format="json"), stream)
-    logging.getLogger("some.library").warning("it is %s", "late")
+    logging.getLogger("some.package").warning("it is %s", "late")
     assert [without_time(line) for line in lines(stream)] == [
-        {"event": "it is late", "level": "warning", "logger": "some.library"}
+        {"event": "it is late", "level": "warning", "logger": "some.package"}
     ]
 
 
