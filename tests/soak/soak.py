@@ -3,11 +3,13 @@
 Owns the order of a run. Decides nothing about faults (the plan) or their doing (the crew).
 """
 
+import math
 import shutil
 import threading
 import time
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -33,6 +35,8 @@ UNCOMMITTED_MAX = 3 * WINDOW
 """Outcomes that one member may have delivered and not committed: a commit's interval of records, then a window."""
 UNCOMMITTED_S = 5.0
 """How long an outcome may be uncommitted: a fault can double no older one."""
+SEEN_S_MAX = 1.0
+"""How much later than a commit, by another clock, an outcome may seem that was on its way before."""
 SETTLED_S_MAX = 120.0
 """How long after the last record everything may take to be committed, the search for the last culprit included."""
 MARKS_INTERVAL_S = 0.25
@@ -111,7 +115,7 @@ def soak(options: Options, broker: Broker, directory: Path, say: Callable[[str],
         sampler.stop()
         report.samples = sampler.samples
         report.notes += [*load.failures, *crew.violations, *sampler.violations[:SAMPLES_TOLD]]
-        _judge(stage, load, report)
+        _judge(stage, load, marks, report)
     return report
 
 
@@ -192,7 +196,7 @@ def _wait_until(at_s: float, crew: Crew) -> None:
         time.sleep(min(left_s, 0.5))
 
 
-def _judge(stage: Stage, load: Load, report: Report) -> None:
+def _judge(stage: Stage, load: Load, marks: "Marks", report: Report) -> None:
     """Apply the oracle: what was sent has its outcome, the right one, and no more than explained twice."""
     report.sent = len(stage.sent)
     outcomes = stage.archive.read(whole=True)
@@ -208,8 +212,8 @@ def _judge(stage: Stage, load: Load, report: Report) -> None:
     for place, found in outcomes.items():
         report.doubled += len(found) - 1
         times_s = sorted(each.at_s for each in found)
-        if unexplained := _unexplained(times_s, report.faults):
-            report.unexplained += unexplained
+        if too_many := unexplained(times_s, report.faults, marks.committed_at_s(place)):
+            report.unexplained += too_many
             since_s = ", ".join(f"{at_s - began_at_s:.1f}" for at_s in times_s)
             sent = load.records[stage.sent[place]] if place in stage.sent else None
             report.notes.append(f"{place} of {sent and sent.model}: outcomes at {since_s} s")
@@ -241,14 +245,23 @@ def _recovery_s(fault: Survived, sent: Iterable[tuple[Sent, list[Outcome] | None
     return last_s - healed_s
 
 
-def _unexplained(times_s: list[float], faults: list[Survived]) -> int:
-    """Count the repetitions of an outcome that no fault between it and the first one explains."""
+def unexplained(times_s: Sequence[float], faults: Iterable[Survived], committed_at_s: float) -> int:
+    """Count the repetitions of an outcome that no fault explains.
+
+    A fault explains one whose first outcome came shortly before it or while it was being recovered from, where the
+    repetition came in that time as well, or later while the record was not committed yet: whoever takes over begins
+    there, and may have to wait, for another fault or for the search for a culprit.
+
+    Args:
+        times_s: when the outcomes of one record came, in order, in seconds since the epoch.
+        faults: all of the run.
+        committed_at_s: when its commit was seen.
+    """
     first_s = times_s[0]
     spans = [each.span_s for each in faults if each.kind in REBALANCING]
-    return sum(
-        not any(began_s - UNCOMMITTED_S <= first_s and at_s <= ended_s + UNCOMMITTED_S for began_s, ended_s in spans)
-        for at_s in times_s[1:]
-    )
+    ends_s = [end_s + UNCOMMITTED_S for began_s, end_s in spans if began_s - UNCOMMITTED_S <= first_s]
+    ends_s = [end_s for end_s in ends_s if first_s <= end_s]
+    return sum(not ends_s or at_s > max(*ends_s, committed_at_s + SEEN_S_MAX) for at_s in times_s[1:])
 
 
 def _problem(stage: Stage, load: Load, place: Place, outcome: Outcome) -> str | None:
@@ -275,6 +288,8 @@ class Marks(threading.Thread):
         self._places = [TopicPartition(stage.requests, number) for number in range(stage.partitions)]
         self._changed = threading.Condition()
         self._marks: dict[int, int] = {}
+        self._history: dict[int, list[tuple[int, float]]] = defaultdict(list)
+        """Of each partition, every offset seen and when, in seconds since the epoch."""
         self._stopping = threading.Event()
 
     def run(self) -> None:
@@ -285,7 +300,10 @@ class Marks(threading.Thread):
             except KafkaException:
                 continue
             with self._changed:
-                self._marks |= {each.partition: each.offset for each in found if each.error is None}
+                for each in found:
+                    if each.error is None and each.offset > self._marks.get(each.partition, -1):
+                        self._marks[each.partition] = each.offset
+                        self._history[each.partition].append((each.offset, time.time()))
                 self._changed.notify_all()
         self._client.close()
 
@@ -293,6 +311,13 @@ class Marks(threading.Thread):
         """End the thread."""
         self._stopping.set()
         self.join(30)
+
+    def committed_at_s(self, place: Place) -> float:
+        """Say when a record was first seen committed, in seconds since the epoch; infinity for one that never was."""
+        partition, offset = place
+        history = self._history[partition]
+        number = bisect_right(history, (offset, math.inf))
+        return history[number][1] if number < len(history) else math.inf
 
     def wait(self, ends: Mapping[int, int], timeout_s: float) -> float | None:
         """Wait until everything below these offsets is committed; return the seconds, None if it is not in time."""

@@ -1,4 +1,5 @@
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 
 from tests.soak.plan import Kind
 from tests.soak.report import RECOVERY_S_MAX, Report, Survived
-from tests.soak.soak import UNCOMMITTED_S, _unexplained
+from tests.soak.soak import UNCOMMITTED_S, unexplained
 
 
 def good() -> Report:
@@ -76,11 +77,15 @@ def test_machines_can_read_it(tmp_path: Path) -> None:
 
 
 def test_only_a_fault_between_explains_a_repetition() -> None:
-    """An outcome may come again only around a fault that moves partitions, and only if it was not old by then."""
+    """An outcome may come again only by a fault that moves partitions, if it was not old or committed by then."""
     kill = Survived(Kind.KILL_SUPERVISOR, at_s=1000.0, began_s=0, lasted_s=2.0, recovery_s=8.0)
     worker = Survived(Kind.KILL_WORKER, at_s=1000.0, began_s=0, lasted_s=2.0, recovery_s=8.0)
-    assert _unexplained([999.0], [kill]) == 0
-    assert _unexplained([999.0, 1005.0], [kill]) == 0
-    assert _unexplained([999.0, 1005.0], [worker]) == 1
-    assert _unexplained([999.0, 1010.0 + 2 * UNCOMMITTED_S], [kill]) == 1
-    assert _unexplained([1000.0 - 2 * UNCOMMITTED_S, 1005.0, 1006.0], [kill]) == 2
+    late_s = 1010.0 + 2 * UNCOMMITTED_S
+    assert unexplained([999.0], [kill], 998.0) == 0
+    assert unexplained([999.0, 1005.0], [kill], 998.0) == 0
+    assert unexplained([999.0, 1005.0], [worker], math.inf) == 1
+    assert unexplained([999.0, late_s], [kill], 1005.0) == 1
+    assert unexplained([999.0, late_s], [kill], late_s) == 0
+    assert unexplained([999.0, late_s], [kill], math.inf) == 0
+    assert unexplained([1000.0 - 2 * UNCOMMITTED_S, 1005.0, 1006.0], [kill], math.inf) == 2
+    assert unexplained([late_s, late_s + 1], [kill], math.inf) == 1
