@@ -29,6 +29,9 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
     "partition.assignment.strategy": "cooperative-sticky",
     # When the local queue is full, the next fetch waits this long. The client's default, a second, is a second's stall.
     "fetch.queue.backoff.ms": 5,
+    # A broker answers one fetch at a time, an empty one when this is over: partitions that were assigned or resumed
+    # meanwhile wait for it. The client's default is half a second.
+    "fetch.wait.max.ms": 100,
     # A fetch stays below malloc's threshold, so that its pages are kept (`memory`).
     "fetch.max.bytes": FETCH_BYTES_MAX,
     "max.partition.fetch.bytes": 2 * 2**20,

@@ -160,6 +160,9 @@ class Source:
         if chosen:
             self._client.resume(_client_partitions(chosen))
             self._assignment.resume(chosen, time.monotonic())
+            # The client's threads that fetch (librdkafka 2.16) sleep on for up to a second: a seek wakes them.
+            for each in self._assignment.next.keys() & chosen:
+                self._seek(each)
 
     def commit(self, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Ask for a commit of next offsets with metadata; the answer is a `Committed` of a later fetch."""
@@ -197,10 +200,9 @@ class Source:
         return frozenset(self._assignment.owned)
 
     def close(self, timeout_s: float) -> bool:
-        """Leave the group; commit first.
+        """Leave the group, after the last commit; tell whether the client came back in time.
 
-        Tells whether the client came back in time. It does not always: not after an exception in one of its calls, nor
-        when the coordinator has fenced it. Then only the end of the process helps.
+        It does not after an exception in one of its calls, nor when the coordinator has fenced it: end the process.
         """
         self._is_closing = True
         closing = threading.Thread(target=self._close, name="source-close", daemon=True)

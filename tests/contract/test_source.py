@@ -1,6 +1,7 @@
 """The source against a broker: what it promises the loop, whatever the group does."""
 
 import contextlib
+import statistics
 import time
 import uuid
 from collections.abc import Sequence
@@ -182,6 +183,26 @@ def test_paused_partitions_bring_nothing_and_lose_nothing(broker: Broker) -> Non
         member.turn()
     ends = brokers.end_offsets(broker, topic)
     assert member.offsets == {TopicPartition(topic, p): list(range(end)) for p, end in ends.items()}
+
+
+def test_a_resumed_partition_is_fetched_at_once(broker: Broker) -> None:
+    """What comes first after a pause comes in milliseconds: the client by itself takes up to a second."""
+    topic = brokers.new_topic(broker, 2)
+    brokers.load(broker, topic, ((b"%d" % i, b"v" * 100) for i in range(2000)))
+    member = reader(broker, topic)
+    took_s = []
+    with closing(member):
+        member.until(lambda: len(member.offsets) == 2, records_max=50)
+        for _ in range(5):
+            member.source.pause(member.assigned)
+            for _ in range(4):
+                member.turn(records_max=0, timeout_s=0.05)
+            held, began_s = member.count, time.monotonic()
+            member.source.resume(member.assigned)
+            while member.count == held:
+                member.turn(records_max=10, timeout_s=0.01)
+            took_s.append(time.monotonic() - began_s)
+    assert statistics.median(took_s) < 0.2, took_s
 
 
 def test_no_room_means_no_records(broker: Broker) -> None:
