@@ -18,6 +18,8 @@ from annotated_types import Ge
 
 INTERVAL_S = 0.5
 TRANSACTION_INTERVAL_S = 0.1
+IDLE_SHARE = 0.2
+"""The part of the interval that commits of a program keep apart that has answered everything it fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +28,7 @@ class CommitOptions:
 
     interval_ms: Annotated[float, Ge(1)] | None = None
     """Time between two commits at most, while there is something to commit; by default 500, in exactly-once 100, since
-    readers of committed records wait for it."""
+    readers of committed records wait for it. At least once, a fifth of it where nothing is in flight any more."""
     records_max: Annotated[int, Ge(1)] = 25_000
     """Outcomes that may wait for a commit: at this many it comes before the interval is over."""
     bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
@@ -75,13 +77,20 @@ class CommitRhythm:
             return False
         return bool(undelivered) or (self.is_transactional and has_news())
 
-    def commit_is_due(self, undelivered: int, now: float) -> bool:
-        """Tell whether to commit now: right after a barrier, or when it is time and none is needed."""
+    def commit_is_due(self, undelivered: int, now: float, *, is_idle: bool = False) -> bool:
+        """Tell whether to commit now: right after a barrier, or when it is time and none is needed.
+
+        Args:
+            undelivered: Outcomes that are on their way.
+            now: Monotonic seconds.
+            is_idle: Whether every record fetched is settled. Nothing joins the commit then by waiting.
+        """
         if self.is_committing or self.is_flushing or now < self._not_before_s:
             return False
         if self.is_transactional:
             return self.is_fresh
-        is_due = now - self._last_s >= self._interval_s or self._is_full(undelivered)
+        interval_s = self._interval_s * (IDLE_SHARE if is_idle else 1)
+        is_due = now - self._last_s >= interval_s or self._is_full(undelivered)
         return (is_due and not undelivered) or self.is_urgent or self.is_fresh
 
     def delivered(self, outcomes: int) -> None:

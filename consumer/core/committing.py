@@ -28,7 +28,7 @@ class Committing:
         if rhythm.flush_is_due(undelivered, size, self._has_news, now):
             rhythm.is_flushing = True
             yield Flush()
-        elif rhythm.commit_is_due(undelivered, now):
+        elif rhythm.commit_is_due(undelivered, now, is_idle=not self._partitions.records):
             self._pending, self._heads = self._partitions.commits(), self._partitions.heads()
             # A transaction that passed its barrier has to end, even if it brought no offset further.
             if self._pending or rhythm.is_transactional:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.core.commits import CommitOptions, CommitRhythm
+from consumer.core.commits import IDLE_SHARE, CommitOptions, CommitRhythm
 from consumer.core.handover import Handover
 from consumer.core.types import Ticket
 from tests.strategies import PARTITIONS, UNHURRIED, make_run
@@ -89,6 +89,16 @@ def test_a_commit_follows_its_barrier_and_a_refused_one_is_repeated() -> None:
     assert not rhythm.commit_is_due(0, 11.05)
     rhythm.idle(12.0)
     assert not rhythm.commit_is_due(0, 12.05)
+
+
+def test_an_idle_program_commits_sooner() -> None:
+    """Where every record is settled the interval is shorter, but there is one; what is undelivered is waited for."""
+    rhythm = CommitRhythm(OPTIONS, 0.0, is_transactional=False)
+    short_s = IDLE_SHARE * 0.1
+    assert not rhythm.commit_is_due(0, short_s / 2, is_idle=True)
+    assert rhythm.commit_is_due(0, short_s, is_idle=True)
+    assert not rhythm.commit_is_due(0, short_s, is_idle=False)
+    assert not rhythm.commit_is_due(1, short_s, is_idle=True)
 
 
 def test_deliveries_that_nobody_asked_for_hasten_no_commit() -> None:
