@@ -155,6 +155,13 @@ class Scheduler:
         names.update(model for model, queue in self._queues.items() if queue.runs)
         return [model for model in self._queues if model in names]
 
+    def waiting_records(self) -> dict[ModelId, int]:
+        """Count the records of every model that wait, suspects included."""
+        counts = {model: queue.records for model, queue in self._queues.items()}
+        for runs in self._suspects:
+            counts[runs[0].model] += sum(map(len, runs))
+        return counts
+
     def limited_models(self) -> Collection[ModelId]:
         """Name the models whose records wait since their limits let nothing through."""
         return self._limited

@@ -132,7 +132,7 @@ def _start_home(properties: Mapping[str, str]) -> Broker:
     if not home:
         message = "no KAFKA_HOME"
         raise UnavailableError(message)
-    libs = Path(home) / "libs"
+    libs = Path(home).resolve() / "libs"
     if not any(libs.glob("kafka_2.*.jar")):
         message = f"KAFKA_HOME={home} holds no Apache Kafka: libs/ with its jars is missing there"
         raise BrokerError(message)

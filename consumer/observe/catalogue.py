@@ -56,6 +56,9 @@ DELIVERY_FAILED = Figure(
 )
 IN_FLIGHT_RECORDS = Figure("consumer_in_flight_records", Kind.GAUGE, (), "Records admitted and not yet resolved.")
 IN_FLIGHT_BYTES = Figure("consumer_in_flight_bytes", Kind.GAUGE, (), "Payload bytes of the records in flight.")
+WAITING = Figure(
+    "consumer_waiting_records", Kind.GAUGE, ("model",), "Records of a model that wait for a worker, fetched already."
+)
 LAG = Figure(
     "consumer_lag_records",
     Kind.GAUGE,
@@ -124,6 +127,7 @@ CATALOGUE: tuple[Figure, ...] = (
     DELIVERY_FAILED,
     IN_FLIGHT_RECORDS,
     IN_FLIGHT_BYTES,
+    WAITING,
     LAG,
     PARTITIONS,
     PAUSED,

@@ -41,6 +41,10 @@ class _Model:
     """None until a worker has loaded it."""
     broken: str | None = None
     """Why its breaker is open."""
+    waiting: int = 0
+    """Records that wait for a worker."""
+    is_limited: bool = False
+    """Whether its own limits let nothing through."""
 
 
 class Health:
@@ -119,6 +123,8 @@ class Health:
             self._in_flight = (snapshot.in_flight_records, snapshot.in_flight_bytes)
             for partition in self._partitions:
                 self._partitions[partition] = snapshot.lag.get(partition)
+            for model, each in self._models.items():
+                each.waiting, each.is_limited = snapshot.waiting.get(model, 0), model in snapshot.limited
 
     def stalled(self) -> str | None:
         """Say why the program counts as dead; None while its loop turns."""
@@ -162,6 +168,8 @@ class Health:
                         "state": "broken" if each.broken else "loaded" if each.version is not None else "not loaded",
                         "version": each.version,
                         "failure": each.broken,
+                        "waiting_records": each.waiting,
+                        "limited": each.is_limited,
                     }
                     for model, each in self._models.items()
                 ],

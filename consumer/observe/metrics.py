@@ -47,6 +47,7 @@ from consumer.observe.catalogue import (
     RESTARTS,
     SETTLED,
     SKIPPED,
+    WAITING,
     WORKERS,
     Figure,
     Kind,
@@ -152,6 +153,8 @@ class Metrics:
         """Show the levels of the moment."""
         self._of(IN_FLIGHT_RECORDS).set(snapshot.in_flight_records)
         self._of(IN_FLIGHT_BYTES).set(snapshot.in_flight_bytes)
+        for model, records in snapshot.waiting.items():
+            self._of(WAITING, self._label(model)).set(records)
         self._forget_lag(self._lag - snapshot.lag.keys())
         self._lag = set(snapshot.lag)
         for partition, records in snapshot.lag.items():

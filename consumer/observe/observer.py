@@ -3,13 +3,13 @@
 Owns the protocol and the snapshot of what no single event tells. Must not know who watches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from consumer.core.actions import Action
 from consumer.core.events import Event
-from consumer.core.types import TopicPartition
+from consumer.core.types import ModelId, TopicPartition
 from consumer.errors import Complaint
 
 
@@ -23,6 +23,10 @@ class Snapshot:
     """Their payload bytes."""
     lag: Mapping[TopicPartition, int]
     """Records between each assigned partition's watermark and its end; partitions whose end is unknown are left out."""
+    waiting: Mapping[ModelId, int] = field(default_factory=dict)
+    """Records that wait in the supervisor for a worker, by model."""
+    limited: Collection[ModelId] = ()
+    """Models whose own limits let nothing through now."""
     skipped: Mapping[TopicPartition, int] = field(default_factory=dict)
     """Records that retention removed before they were fetched, by partition, since the start."""
 

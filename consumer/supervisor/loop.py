@@ -244,6 +244,8 @@ class Loop:
             in_flight_records=dispatcher.partitions.records,
             in_flight_bytes=dispatcher.partitions.size,
             lag=self._source.lag(),
+            waiting=dispatcher.scheduler.waiting_records(),
+            limited=frozenset(dispatcher.scheduler.limited_models()),
             skipped=self._source.skipped,
         )
         for observer in self._parts.observers:

@@ -332,6 +332,7 @@ def test_what_expired_on_the_way_is_not_counted_against_the_rate() -> None:
     assert offsets([first]) == [0, 1, 2]
     assert assign(made, ONE) == []
     assert made.limited_models() == {A}
+    assert made.waiting_records() == {A: 6}
     made.shrink(ONE, A, 3, 3)
     made.release(ONE, 0)
     assert offsets(assign(made, ONE)) == [3, 4, 5]
@@ -393,6 +394,7 @@ def test_suspects_travel_alone_on_one_emptied_worker() -> None:
     made.suspect([run_for(A, 100, 4)])
     made.enqueue(run_for(A, 10, 10))
     assert assign(made, ONE) == []
+    assert made.waiting_records()[A] == 14
     made.settle(ONE, A, 10, 0.0)
     made.release(ONE, first.runs[0].size)
     (alone,) = assign(made, ONE)

@@ -122,7 +122,8 @@ def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
     ready.observe(events.ModelLoaded(WorkerId(0), "fraud", "v1", 0.1))
     ready.observe_action(broken("intent"))
     ready.observe_action(actions.Pause([P0]))
-    ready.publish(Snapshot(in_flight_records=3, in_flight_bytes=30, lag={P0: 12}))
+    waiting = {"fraud": 2, "intent": 0}
+    ready.publish(Snapshot(in_flight_records=3, in_flight_bytes=30, lag={P0: 12}, waiting=waiting, limited=["fraud"]))
     clock.now += 2.0
     assert ready.status() == {
         "phase": "running",
@@ -136,8 +137,22 @@ def test_the_status_describes_every_part(ready: Health, clock: Clock) -> None:
             {"slot": 1, "ready": True, "device": "cpu", "restarts": 0},
         ],
         "models": [
-            {"id": "fraud", "state": "loaded", "version": "v1", "failure": None},
-            {"id": "intent", "state": "broken", "version": None, "failure": "weights are gone"},
+            {
+                "id": "fraud",
+                "state": "loaded",
+                "version": "v1",
+                "failure": None,
+                "waiting_records": 2,
+                "limited": True,
+            },
+            {
+                "id": "intent",
+                "state": "broken",
+                "version": None,
+                "failure": "weights are gone",
+                "waiting_records": 0,
+                "limited": False,
+            },
         ],
         "complaints": [],
         "parked_topics": [],

@@ -207,6 +207,15 @@ def test_workers_are_counted_and_their_restarts_by_reason(metrics: Metrics) -> N
     assert value(metrics, "consumer_worker_restarts_total", reason="SIGKILL") == 1
 
 
+def test_what_waits_is_told_by_model(metrics: Metrics) -> None:
+    """Each configured model shows how many of its records wait for a worker, and 0 once none does."""
+    model = min(metrics._models)
+    metrics.publish(Snapshot(in_flight_records=4, in_flight_bytes=400, lag={}, waiting={model: 3}))
+    assert value(metrics, "consumer_waiting_records", model=model) == 3
+    metrics.publish(Snapshot(in_flight_records=0, in_flight_bytes=0, lag={}, waiting={model: 0}))
+    assert value(metrics, "consumer_waiting_records", model=model) == 0
+
+
 def test_partitions_pauses_and_lag_follow_the_assignment(metrics: Metrics) -> None:
     """A revoked partition takes its pause and its lag with it."""
     metrics.observe(events.Assigned({P0: events.Position(None), P1: events.Position(5)}))
