@@ -13,12 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaException, Message, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicDescription
 
 from schemas.codecs import decode_result
 from schemas.headers import content_type, parse_dead_letter
 
 WAIT_S = 60.0
+ASK_S_MAX = 2.0
+"""How long one question about topics may take before it is asked anew."""
 SAMPLE_S = 0.2
 STABLE_S = 25.0
 """How long readers of committed records may lag behind a committed transaction: as long as one before it is open, such
@@ -96,17 +98,12 @@ class Archive:
             return found
 
     def _read_on(self, deadline_s: float) -> None:
-        admin = AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
-        names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self._prefix)]
-        names = [name for name in names if name != self._requests]
         ids, places = {}, []
-        if names:
-            for name, future in admin.describe_topics(TopicCollection(names), request_timeout=20).items():
-                described = future.result(21)
-                ids[name] = str(described.topic_id)
-                for each in described.partitions:
-                    at = self._positions.get((ids[name], each.id), 0)
-                    places.append(TopicPartition(name, each.id, at))
+        for name, described in self._topics(deadline_s).items():
+            ids[name] = str(described.topic_id)
+            for each in described.partitions:
+                at = self._positions.get((ids[name], each.id), 0)
+                places.append(TopicPartition(name, each.id, at))
         reader = Consumer(
             {
                 "bootstrap.servers": self._servers,
@@ -135,6 +132,21 @@ class Archive:
                         open_ends.discard((topic, partition))
         finally:
             reader.close()
+
+    def _topics(self, deadline_s: float) -> dict[str, TopicDescription]:
+        """Describe all outputs there are. A node that was just killed may still be named as the one to ask."""
+        admin = AdminClient({"bootstrap.servers": self._servers, "log_level": 0})
+        while True:
+            names = [name for name in admin.list_topics(timeout=10).topics if name.startswith(self._prefix)]
+            names = [name for name in names if name != self._requests]
+            if not names:
+                return {}
+            asked = admin.describe_topics(TopicCollection(names), request_timeout=ASK_S_MAX)
+            try:
+                return {name: future.result(ASK_S_MAX + 1) for name, future in asked.items()}
+            except (KafkaException, TimeoutError) as error:
+                if time.monotonic() > deadline_s:
+                    raise UnseenError(f"no description of {names}: {error}") from None
 
     def _outcome(self, message: Message) -> tuple[Place, Outcome]:
         headers = cast("list[tuple[str, bytes | None]]", message.headers() or [])
