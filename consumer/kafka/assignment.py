@@ -7,7 +7,7 @@ A partition is *unplaced* from its assignment until its committed position is kn
 Invariant: of an owned partition, what `admit` lets through starts where the partition was placed and misses nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 
 from consumer.core.types import Slice, TopicPartition
@@ -27,6 +27,8 @@ class Assignment:
         self.committed: dict[TopicPartition, int] = {}
         self.heard_s: dict[TopicPartition, float] = {}
         """When each owned partition last brought something, monotonic seconds."""
+        self.fresh: set[TopicPartition] = set()
+        """Owned, brought nothing since they were placed, and not looked at for that yet."""
         self._stash: list[Slice] = []
         """Records that came before their partition was placed."""
         self._churned: set[TopicPartition] = set()
@@ -48,6 +50,7 @@ class Assignment:
         self.owned.difference_update(going)
         self.paused.difference_update(going)
         self._displaced.difference_update(going)
+        self.fresh.difference_update(going)
         for each in going:
             for table in (self.unplaced, self.next, self.committed, self.heard_s):
                 table.pop(each, None)
@@ -65,6 +68,7 @@ class Assignment:
         del self.unplaced[partition]
         self.owned.add(partition)
         self.heard_s[partition] = now_s
+        self.fresh.add(partition)
         if next_offset is not None:
             self.next[partition] = next_offset
         if partition not in self._displaced:
@@ -114,6 +118,7 @@ class Assignment:
                     gone_back.add(partition)
                 else:
                     self.heard_s[partition] = now_s
+                    self.fresh.discard(partition)
                     admitted.append(part)
         return admitted, gone_back
 
@@ -133,8 +138,16 @@ class Assignment:
             self.paused.discard(each)
             self.heard_s[each] = now_s
 
-    def most_silent(self, before_s: float) -> TopicPartition | None:
-        """Return the partition that is not paused and brought nothing for longest, if since before a time."""
-        waiting: Sequence[TopicPartition] = [each for each in self.owned if each not in self.paused]
-        silent = min(waiting, key=self.heard_s.__getitem__, default=None)
-        return silent if silent is not None and self.heard_s[silent] < before_s else None
+    def most_silent(self, before_s: float, fresh_before_s: float) -> TopicPartition | None:
+        """Return the partition that is not paused and brought nothing for longest, if for long enough.
+
+        Args:
+            before_s: since when it must have brought nothing, monotonic seconds.
+            fresh_before_s: the same for a fresh one.
+        """
+        silent = [
+            each
+            for each in self.owned - self.paused
+            if self.heard_s[each] < (fresh_before_s if each in self.fresh else before_s)
+        ]
+        return min(silent, key=self.heard_s.__getitem__, default=None)

@@ -23,6 +23,7 @@ from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.commits import Commits
 from consumer.kafka.errors import Complaints, described
+from consumer.kafka.fetchers import assign_anew, client_partitions, core_partitions
 from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged
 from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value
@@ -32,6 +33,8 @@ LOOK_INTERVAL_S = 1.0
 """How often a quiet source looks for a partition that has fallen silent."""
 STALL_S = 30.0
 """How long a partition may bring nothing before the source asks whether there is something."""
+START_S = 5.0
+"""The same for a partition that was just placed."""
 STALLED = "nothing came though there are records: the partition is fetched anew"
 
 OnRevoke: TypeAlias = Callable[[Sequence[TopicPartition]], None]
@@ -140,7 +143,7 @@ class Source:
         self._events.clear()
         if admitted:
             events.append(Fetched(admitted))
-        elif now_s >= self._look_for_stalls_at_s:
+        if may_poll and now_s >= self._look_for_stalls_at_s:
             self._look_for_stalls(now_s)
         if gone_back:
             self._place_again(gone_back)
@@ -151,14 +154,14 @@ class Source:
         may_pause = self._assignment.owned - self._assignment.paused
         chosen = [each for each in partitions if each in may_pause]
         if chosen:
-            self._client.pause(_client_partitions(chosen))
+            self._client.pause(client_partitions(chosen))
             self._assignment.paused.update(chosen)
 
     def resume(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch from paused partitions again; others are left alone (a resume too many fetches twice)."""
         chosen = [each for each in partitions if each in self._assignment.paused]
         if chosen:
-            self._client.resume(_client_partitions(chosen))
+            self._client.resume(client_partitions(chosen))
             self._assignment.resume(chosen, time.monotonic())
             # The client's threads that fetch (librdkafka 2.16) sleep on for up to a second: a seek wakes them.
             for each in self._assignment.next.keys() & chosen:
@@ -340,31 +343,33 @@ class Source:
         return found or (OFFSET_INVALID, OFFSET_INVALID)
 
     def _look_for_stalls(self, now_s: float) -> None:
-        """Start the fetcher of a silent partition anew if there is something to fetch: the client may have lost it.
-
-        One partition at a time is asked, so that an unreachable broker costs little.
-        """
+        """Fetch the most silent partition anew if it has something: one at a time, as a broker may be slow to say."""
         self._look_for_stalls_at_s = now_s + LOOK_INTERVAL_S
-        silent = self._assignment.most_silent(now_s - STALL_S)
+        silent = self._assignment.most_silent(now_s - STALL_S, now_s - START_S)
         if silent is None:
             return
         self._assignment.heard_s[silent] = now_s
+        self._assignment.fresh.discard(silent)
         low, end = self._watermarks(silent)
         if end > self._assignment.next.get(silent, low):
             self._complaints.note(KafkaError(KafkaError._TIMED_OUT, STALLED), silent.topic)  # noqa: SLF001 - its name
-            self._client.resume(_client_partitions([silent]))
-            self._seek(silent)
+            self._client.resume(client_partitions([silent]))
+            held = self._assignment
+            try:
+                assign_anew(self._client, silent, [*held.owned, *held.unplaced], held.next)
+            except KafkaException as error:
+                self._complaints.note(error.args[0], silent.topic)
 
     # -- callbacks: they run inside the client's calls, on the same thread, and never raise ---------------------------
 
     def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         self._changes += 1
-        self._assignment.assign(_partitions(partitions))
+        self._assignment.assign(core_partitions(partitions))
 
     def _note_revoked(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         if self._is_closing:
             return
-        going = _partitions(partitions)
+        going = core_partitions(partitions)
         known = [each for each in going if each in self._assignment.owned]
         if known:
             try:
@@ -375,14 +380,14 @@ class Source:
 
     def _note_lost(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
         if not self._is_closing:
-            self._forget(_partitions(partitions))
+            self._forget(core_partitions(partitions))
 
     def _forget(self, going: Sequence[TopicPartition]) -> None:
         # A pause would outlive the assignment in this client, and the partition would come back paused.
         paused = [each for each in going if each in self._assignment.paused | self._stopped]
         if paused:
             try:
-                self._client.resume(_client_partitions(paused))
+                self._client.resume(client_partitions(paused))
             except KafkaException as error:
                 self._complaints.note(error.args[0])
         known = self._assignment.forget(going)
@@ -391,11 +396,3 @@ class Source:
         self._gone_back.difference_update(going)
         if known:
             self._events.append(Revoked(known))
-
-
-def _partitions(partitions: Iterable[ClientPartition]) -> list[TopicPartition]:
-    return [TopicPartition(each.topic, each.partition) for each in partitions]
-
-
-def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
-    return [ClientPartition(each.topic, each.partition) for each in partitions]

@@ -432,20 +432,48 @@ def test_a_topic_cut_short_does_not_strand_its_partition(broker: Broker) -> None
     assert second.of(Assigned)[-1].partitions[where].next_offset is None
 
 
-def test_a_partition_that_fell_silent_is_fetched_anew(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strategy", ["cooperative-sticky", "range"])
+@pytest.mark.parametrize("how", ["paused", "dropped"])
+def test_a_partition_that_fell_silent_is_fetched_anew(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, strategy: str, how: str
+) -> None:
     """A partition whose fetcher the client lost is noticed by its silence, told of, and brought back."""
     monkeypatch.setattr(source_module, "STALL_S", 0.5)
     monkeypatch.setattr(source_module, "LOOK_INTERVAL_S", 0.1)
+    topic = brokers.new_topic(broker, 2)
+    lost, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    brokers.load(broker, topic, [(b"m", b"v")], partition=0)
+    brokers.load(broker, topic, [(b"m", b"v")], partition=1)
+    member = reader(broker, topic, partition_assignment_strategy=strategy)
+    with closing(member):
+        member.until(lambda: member.count == 2)
+        client = member.source._client
+        if how == "paused":
+            client.pause([ClientPartition(*lost)])
+        elif strategy == "range":
+            client.assign([ClientPartition(*other, 1)])
+        else:
+            client.incremental_unassign([ClientPartition(*lost)])
+        brokers.load(broker, topic, [(b"m", b"v")], partition=0)
+        member.until(lambda: member.count == 3)
+        assert [each.topic for each in member.source.complaints()] == [topic]
+        brokers.load(broker, topic, [(b"m", b"v")], partition=1)
+        member.until(lambda: member.count == 4)
+    assert member.offsets == {lost: [0, 1], other: [0, 1]}
+
+
+def test_a_partition_that_never_starts_is_noticed_soon(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was just assigned and brings nothing is looked at long before a partition that did bring something."""
+    monkeypatch.setattr(source_module, "START_S", 0.5)
+    monkeypatch.setattr(source_module, "LOOK_INTERVAL_S", 0.1)
     topic = brokers.new_topic(broker)
-    brokers.load(broker, topic, [(b"m", b"v")])
     member = reader(broker, topic)
     with closing(member):
-        member.until(lambda: member.count == 1)
-        member.source._client.pause([ClientPartition(topic, 0)])
+        member.until(lambda: bool(member.assigned))
+        member.source._client.incremental_unassign([ClientPartition(topic, 0)])
         brokers.load(broker, topic, [(b"m", b"v")])
-        member.until(lambda: member.count == 2)
+        member.until(lambda: member.count == 1)
         assert [each.topic for each in member.source.complaints()] == [topic]
-    assert member.offsets == {TopicPartition(topic, 0): [0, 1]}
 
 
 def test_silence_without_records_is_no_stall(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:

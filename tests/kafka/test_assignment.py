@@ -189,9 +189,12 @@ def test_the_most_silent_partition_is_found() -> None:
     for each, now_s in ((a, 5.0), (b, 3.0), (c, 1.0)):
         assignment.place(each, 0, now_s)
     assignment.paused.add(c)
-    assert assignment.most_silent(3.0) is None
-    assert assignment.most_silent(4.0) == b
+    assert assignment.most_silent(3.0, 3.0) is None
+    assert assignment.most_silent(0.0, 4.0) == b
     assignment.admit([part_of(b, [0])], 9.0)
-    assert assignment.most_silent(6.0) == a
+    assert assignment.most_silent(0.0, 20.0) == a
+    assert assignment.most_silent(20.0, 0.0) == b
+    assignment.fresh.discard(a)
+    assert assignment.most_silent(20.0, 0.0) == a
     assignment.resume([c], 10.0)
-    assert assignment.most_silent(11.0) == a
+    assert assignment.most_silent(11.0, 0.0) == a
