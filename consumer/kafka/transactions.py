@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, ThrottleEvent
 
 from consumer.core.events import Delivered, DeliveryFailed, Unparked
 from consumer.core.types import Failure, Ticket, TopicPartition
@@ -95,7 +95,7 @@ class TransactionalSink(Outlet):
         """No topic is at fault that it cannot."""
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
-        self._succession = Succession(partial(self._make, {}), self._id, committed)
+        self._succession = Succession(partial(self._make, {"throttle_cb": self._note_throttle}), self._id, committed)
         self._client = self._succession.begin(self._complaints, examine)
         self._trials = Trials(partial(self._make, {**UNHEARD, "transactional.id": f"{self._id}.probe"}), self._tell)
         self._trials.prepare()
@@ -220,6 +220,10 @@ class TransactionalSink(Outlet):
         is_left = self._unsent or self._suspects or len(self._client) or self._is_condemned or self._trials.is_undecided
         return not is_left and time.monotonic() >= self._not_before_s
 
+    def _note_throttle(self, event: ThrottleEvent) -> None:
+        """Wait while a broker does not listen, before the barrier: behind it, a transaction cannot be made smaller."""
+        self._not_before_s = max(self._not_before_s, time.monotonic() + event.throttle_time)
+
     def _unpark(self) -> None:
         """Tell of what was parked and is in the transaction now: the next commit may name it."""
         for handed in self._returning:
@@ -336,7 +340,7 @@ class TransactionalSink(Outlet):
         left = [handed for handed in self._retained if not handed.is_fenced]
         self._retained = self._trials.suspend(left, is_explained=self._is_explained)
         if len(self._retained) < len(left):
-            self._not_before_s = time.monotonic() + self._backoff_s
+            self._not_before_s = max(self._not_before_s, time.monotonic() + self._backoff_s)
             self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
         self._is_condemned = self._is_explained = False
         self._retained, left = self._ration.divide(self._retained, self._delivered)

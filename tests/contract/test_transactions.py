@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, ThrottleEvent
 
 from consumer.core import offset_map
 from consumer.core.actions import DeadLetter, Produce
@@ -109,6 +109,17 @@ def scene(broker: Broker) -> Iterator[Scene]:
     yield made
     made.out.close()
     made.member.source.close(10)
+
+
+def test_a_broker_that_throttles_is_waited_for_before_the_barrier(scene: Scene) -> None:
+    """While a broker does not listen no barrier passes: behind it a transaction that is too old cannot be divided."""
+    scene.hand(b"1")
+    scene.out._note_throttle(ThrottleEvent("broker", 1, 0.4))
+    began_s = time.monotonic()
+    scene.pass_barrier()
+    assert time.monotonic() - began_s >= 0.4
+    assert scene.commit(1).error is None
+    assert scene.visible() == {b"1": 1}
 
 
 def test_results_and_offsets_appear_together(scene: Scene) -> None:
