@@ -29,6 +29,7 @@ from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value
 
 WATERMARK_TIMEOUT_S = 1.0
+LOOK_TIMEOUT_S = 0.2  # the partitions of all other brokers wait meanwhile
 LOOK_INTERVAL_S = 1.0
 """How often a quiet source looks for a partition that has fallen silent."""
 STALL_S = 30.0
@@ -333,10 +334,10 @@ class Source:
             if skipped:
                 self.skipped[part.partition] += skipped
 
-    def _watermarks(self, partition: TopicPartition) -> tuple[int, int]:
+    def _watermarks(self, partition: TopicPartition, timeout_s: float = WATERMARK_TIMEOUT_S) -> tuple[int, int]:
         """Ask for a partition's first offset and its end; negative where the broker does not say."""
         try:
-            found = self._client.get_watermark_offsets(ClientPartition(*partition), timeout=WATERMARK_TIMEOUT_S)
+            found = self._client.get_watermark_offsets(ClientPartition(*partition), timeout=timeout_s)
         except KafkaException as error:
             self._complaints.note(error.args[0], partition.topic)
             found = None
@@ -349,8 +350,9 @@ class Source:
         if silent is None:
             return
         self._assignment.heard_s[silent] = now_s
-        self._assignment.fresh.discard(silent)
-        low, end = self._watermarks(silent)
+        low, end = self._watermarks(silent, LOOK_TIMEOUT_S)
+        if end >= 0:
+            self._assignment.fresh.discard(silent)
         if end > self._assignment.next.get(silent, low):
             self._complaints.note(KafkaError(KafkaError._TIMED_OUT, STALLED), silent.topic)  # noqa: SLF001 - its name
             self._client.resume(client_partitions([silent]))
