@@ -1,8 +1,10 @@
 """What the group's coordinator knows: where partitions were committed, and who this member is.
 
-Owns the question for committed offsets and the reading of both answers. Must not know the assignment.
+Owns the question for committed offsets, the reading of both answers, and the way out of the group. Must not know the
+assignment.
 """
 
+import contextlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -26,6 +28,8 @@ UNREADABLE = (
     "damaged; reset the group's offset there, which may double what lies beyond"
 )
 METADATA_MAGIC = b"CGMDv2:"
+DROPPED_MAX = 10_000
+"""How many records that nobody wants any more are taken at once."""
 
 
 class Inquiry:
@@ -68,3 +72,20 @@ def has_joined(metadata: bytes) -> bool:
     generation = int.from_bytes(rest[:4], sys.byteorder, signed=True)
     member = rest[4:].split(b"\0")[1:2]
     return generation >= 0 and member not in ([], [b""])
+
+
+def leave(client: Consumer, *, is_static: bool) -> None:
+    """Leave the group, but for a static member, and close the client.
+
+    Two changes of the assignment that both meet the client's end can hang it: the answer to the first one ends the
+    group's part of the client, and what answers the second one waits for ever, with the interpreter's lock held
+    (librdkafka 2.16, `rd_kafka_cgrp_op_serve`). So whatever waits to be heard is heard before.
+    """
+    with contextlib.suppress(KafkaException):  # a client that broke has nothing to say
+        if is_static:
+            client.pause(client.assignment())  # one that unsubscribes leaves the group
+        else:
+            client.unsubscribe()
+        while client.consume(DROPPED_MAX, 0):
+            pass
+    client.close()

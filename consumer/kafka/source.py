@@ -24,7 +24,7 @@ from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.commits import Commits
 from consumer.kafka.errors import Complaints, described
 from consumer.kafka.fetchers import assign_anew, client_partitions, core_partitions
-from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged
+from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged, leave
 from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value
 
@@ -76,6 +76,7 @@ class Source:
         self._on_revoke = on_revoke
         self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
+        self._is_static = bool(settings.get("group.instance.id"))
         self._needs_map = needs_map
         self._assignment = Assignment()
         self._events: list[Event] = []
@@ -217,7 +218,7 @@ class Source:
     def _close(self) -> None:
         if self._inquiry is not None:
             self._inquiry.wait(None)  # a client must not be closed under a call
-        self._client.close()
+        leave(self._client, is_static=self._is_static)
 
     # -- the client's calls ------------------------------------------------------------------------------------------
 

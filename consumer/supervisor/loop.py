@@ -10,6 +10,7 @@ A rebalance calls back out of a fetch: the callback turns the same loop, without
 the partitions that go is committed or its time is over.
 """
 
+import faulthandler
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ TURN_S = 0.005
 """How long a turn takes at least under load: few large turns cost far less than many small ones."""
 LOAD_RECORDS = 256
 """A fetch that brings so many at once tells of load, and so does a budget that is used up."""
+HELD_S = 2.0
+"""How much longer than it may the clients' end may take, before the process ends with the traces of all threads."""
 PUBLISH_INTERVAL_S = 1.0
 """How often levels are published."""
 
@@ -104,9 +107,12 @@ class Loop:
         while self._stop is None:
             self._turn()
         assert self._source is not None, "a source is attached before the loop runs"
+        # If a call of a client keeps the interpreter's lock, no thread of Python's and no signal ends the process.
+        faulthandler.dump_traceback_later(self._options.close_timeout_s + HELD_S, exit=True)
         self._parts.sink.close()
         if not self._source.close(self._options.close_timeout_s):
             _log.warning("source.abandoned", timeout_s=self._options.close_timeout_s)
+        faulthandler.cancel_dump_traceback_later()
         return ExitCode(self._stop.exit_code)
 
     def on_revoke(self, partitions: Sequence[TopicPartition]) -> None:

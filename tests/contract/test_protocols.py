@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from consumer.core.events import Committed
 from consumer.core.types import TopicPartition
 from consumer.demo.broker import Broker, Feature
 from consumer.errors import ClientError
+from consumer.kafka.source import Source
 from tests import brokers
 from tests.contract.clients import Reader, new_group, reader
 
@@ -19,6 +21,7 @@ pytestmark = pytest.mark.broker
 COOPERATIVE: dict[str, Any] = {"session_timeout_ms": 6000}
 EAGER: dict[str, Any] = {**COOPERATIVE, "partition_assignment_strategy": "range,roundrobin"}
 CONSUMER: dict[str, Any] = {"group_protocol": "consumer"}
+STATIC: dict[str, Any] = {**COOPERATIVE, "group_instance_id": "one"}
 PROTOCOLS = {"cooperative": COOPERATIVE, "eager": EAGER, "consumer": CONSUMER}
 
 
@@ -73,6 +76,48 @@ def test_members_come_and_go_and_nothing_is_missed(broker: Broker, protocol: dic
     assert first.source.close(20)
     seen = Counter((place, offset) for member in (first, second) for place, o in member.offsets.items() for offset in o)
     assert seen == Counter({(place, offset): 1 for place in places for offset in range(101)})
+
+
+class Watched:
+    """A client that tells of its end before it goes."""
+
+    def __init__(self, client: Any, tell: Callable[[], object]) -> None:
+        """Take the client and whom to tell."""
+        self._client = client
+        self._tell = tell
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the client's."""
+        return getattr(self._client, name)
+
+    def close(self) -> None:
+        """Tell, and close."""
+        self._tell()
+        self._client.close()
+
+
+@pytest.mark.parametrize("settings", [COOPERATIVE, EAGER, STATIC], ids=["cooperative", "eager", "static"])
+def test_a_client_closes_with_nothing_unheard(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """An assignment that waits to be heard is heard before the client closes: together with its end it can hang."""
+    brokers.need(broker, Feature.CONSUMER_PROTOCOL)  # stands for an answer to the question about the group
+    topic, group = brokers.new_topic(broker), new_group()
+    heard: list[str] = []
+    monkeypatch.setattr(Source, "_note_assigned", lambda *_: heard.append("assigned"))
+    member = reader(broker, topic, group=group, **settings)
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap_servers})
+    deadline_s = time.monotonic() + 30
+    while not (members := admin.describe_consumer_groups([group])[group].result(10).members) or not all(
+        each.assignment.topic_partitions for each in members
+    ):
+        assert time.monotonic() < deadline_s, members
+        time.sleep(0.05)
+    assert heard == []
+    before: list[str] = []
+    monkeypatch.setattr(member.source, "_client", Watched(member.source._client, lambda: before.extend(heard)))
+    assert member.source.close(10)
+    assert before == heard == ["assigned"]
 
 
 def test_a_transactions_metadata_is_that_of_the_member(broker: Broker, protocol: dict[str, Any]) -> None:

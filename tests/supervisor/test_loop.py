@@ -1,5 +1,8 @@
 """When the loop rests; what it does otherwise, the tests against a broker show."""
 
+import ctypes
+import multiprocessing
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, cast
@@ -13,7 +16,8 @@ from consumer.core.flow import FlowOptions
 from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Slice, TopicPartition, WorkerId
-from consumer.supervisor.loop import LOAD_RECORDS, TURN_S, Loop, Parts
+from consumer.errors import ExitCode
+from consumer.supervisor.loop import HELD_S, LOAD_RECORDS, TURN_S, Loop, Parts
 from consumer.supervisor.options import ShutdownOptions
 
 TP = TopicPartition("in", 0)
@@ -50,6 +54,11 @@ class Outside:
 
     complaints = events
 
+    def close(self, timeout_s: float = 0.0) -> bool:
+        """Keep the interpreter's lock if there is a time to keep, as a client's call may."""
+        ctypes.PyDLL(None).sleep(int(60 * timeout_s))
+        return True
+
     def hasten(self) -> None:
         """Send nothing."""
 
@@ -69,7 +78,7 @@ class Outside:
 class Rig:
     """A loop of one model and one worker whose clock stands still but for the rests."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: ShutdownOptions | None = None) -> None:
         """Turn until the model is loaded."""
         self.outside, self.now, self.rests, self.next = Outside(), 100.0, list[float](), 0
         flow = FlowOptions(records_max=5_000)
@@ -82,7 +91,7 @@ class Rig:
         )
         outside = cast("Any", self.outside)
         parts = Parts(core, outside, outside, outside, (), outside, lambda _: None)
-        self.loop = Loop(parts, ShutdownOptions(), lambda: self.now, self.rest)
+        self.loop = Loop(parts, options or ShutdownOptions(), lambda: self.now, self.rest)
         self.loop.attach(outside)
         for _ in range(3):
             self.turn()
@@ -133,3 +142,20 @@ def test_nobody_rests_while_a_worker_has_nothing_to_do() -> None:
     rig.outside.answers.append(on.WorkerExited(WorkerId(1), -9))
     rig.turn(LOAD_RECORDS)
     assert rig.rests == []
+
+
+def end_with_the_lock_held() -> None:
+    """Come to an end that a client's call keeps from going on."""
+    rig = Rig(ShutdownOptions(close_timeout_s=1.0))
+    rig.loop._stop = do.Stop(ExitCode.OK, "drained")
+    rig.loop.run()
+
+
+def test_a_client_that_keeps_the_interpreters_lock_cannot_keep_the_process() -> None:
+    """The end has its deadline even where no thread of Python's can see to it."""
+    process = multiprocessing.get_context("spawn").Process(target=end_with_the_lock_held)
+    process.start()
+    began_s = time.monotonic()
+    process.join(30 + HELD_S)
+    assert process.exitcode == ExitCode.FAILED
+    assert time.monotonic() - began_s > 1.0 + HELD_S
