@@ -92,14 +92,14 @@ def committed(broker: Broker, group: str, topic: str) -> dict[int, int]:
 
 def read_all(broker: Broker, topic: str) -> list[Message]:
     """Return every record that a topic holds now, partition by partition in the order of offsets."""
-    records = _read(broker, topic, OFFSET_BEGINNING)[0]
-    return sorted(records, key=lambda record: (record.partition() or 0, record.offset() or 0))
+    return _read(broker, topic, OFFSET_BEGINNING)[0]
 
 
 def _read(broker: Broker, topic: str, begin: int) -> tuple[list[Message], dict[int, int]]:
     """Read every partition to its end; return the records and the ends."""
     client = _reader(broker, {"enable.partition.eof": True, "isolation.level": "read_committed"})
-    records: list[Message] = []
+    found: dict[tuple[int, int], Message] = {}
+    """By partition and offset: after a change of leaders a client may bring a record twice that the topic has once."""
     ends: dict[int, int] = {}
     try:
         partitions = client.list_topics(topic, timeout=10).topics[topic].partitions
@@ -109,12 +109,12 @@ def _read(broker: Broker, topic: str, begin: int) -> tuple[list[Message], dict[i
             assert time.monotonic() < deadline_s, f"{topic}: no end of {partitions.keys() - ends.keys()} in 30 s"
             for record in client.consume(1000, 0.05):
                 if record.error() is None:
-                    records.append(record)
+                    found[record.partition() or 0, record.offset() or 0] = record
                 else:  # the only error that an assigned reader is told is a partition's end
                     ends[record.partition() or 0] = record.offset() or 0
     finally:
         client.close()
-    return records, ends
+    return [found[at] for at in sorted(found)], ends
 
 
 def _reader(broker: Broker, settings: Mapping[str, object] | None = None) -> Consumer:

@@ -20,6 +20,15 @@ class Commits:
         """Take the member's partitions, and the list to which answers are added."""
         self._assignment = assignment
         self._events = events
+        self._asked: list[ClientPartition] = []
+        """Not answered yet."""
+        self._has_ended = False
+
+    def end(self) -> None:
+        """Take no answer any more: the client is given up."""
+        self._has_ended = True
+        if self._asked:
+            self._events.append(_refused(self._asked, KafkaError(KafkaError._DESTROY)))  # noqa: SLF001 - its name
 
     def ask(self, client: Consumer, offsets: Mapping[TopicPartition, tuple[int, str]]) -> None:
         """Ask for a commit of next offsets with metadata; the answer comes to `note`."""
@@ -30,6 +39,8 @@ class Commits:
             client.commit(offsets=wanted, asynchronous=True)
         except KafkaException as error:
             self._events.append(_refused(wanted, error.args[0]))
+        else:
+            self._asked = wanted
 
     def ask_now(self, client: Consumer, offsets: Mapping[TopicPartition, tuple[int, str]]) -> list[Committed]:
         """Commit and wait for the answer."""
@@ -44,6 +55,9 @@ class Commits:
 
     def note(self, error: KafkaError | None, answered: list[ClientPartition]) -> None:
         """Take the client's answer, as its `on_commit`: it never raises."""
+        if self._has_ended:
+            return
+        self._asked = []
         if error is not None:
             self._events.append(_refused(answered, error))
         else:

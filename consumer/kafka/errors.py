@@ -4,8 +4,9 @@ Owns the collection of complaints and their wording. Must not know what follows 
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, Message
 
 from consumer.errors import Complaint
 
@@ -60,6 +61,16 @@ class Complaints:
         if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001 - its name
             self.break_down(error)
         self.add(error.name(), described(error), topic)
+
+    def sift(self, messages: Iterable[Message]) -> list[Message]:
+        """Take the errors out of what a fetch brought; return the records."""
+        records = []
+        for message in messages:
+            if (error := message.error()) is not None:
+                self.note(error, message.topic())
+            else:
+                records.append(message)
+        return records
 
     def break_down(self, error: KafkaError) -> None:
         """Take an error after which the client is of no use, whatever it says of it."""

@@ -74,18 +74,15 @@ def has_joined(metadata: bytes) -> bool:
     return generation >= 0 and member not in ([], [b""])
 
 
-def leave(client: Consumer, *, is_static: bool) -> None:
-    """Leave the group, but for a static member, and close the client.
+def leave(client: Consumer) -> None:
+    """Leave the group, where the member is not a static one, and close the client.
 
     Two changes of the assignment that both meet the client's end can hang it: the answer to the first one ends the
     group's part of the client, and what answers the second one waits for ever, with the interpreter's lock held
-    (librdkafka 2.16, `rd_kafka_cgrp_op_serve`). So whatever waits to be heard is heard before.
+    (librdkafka 2.16, `rd_kafka_cgrp_op_serve`). So whatever waits to be heard is heard just before.
     """
     with contextlib.suppress(KafkaException):  # a client that broke has nothing to say
-        if is_static:
-            client.pause(client.assignment())  # one that unsubscribes leaves the group
-        else:
-            client.unsubscribe()
+        client.pause(client.assignment())
         while client.consume(DROPPED_MAX, 0):
             pass
     client.close()

@@ -4,7 +4,7 @@ Owns the options and the check of what they say in words. Must not know the clie
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -39,6 +39,18 @@ class InputOptions:
         elif self.model != "key" and not (kind == "header" and rest):
             found.append(f"input.model: {self.model!r} is not allowed: key, header:NAME or topic:REGEX")
         return found
+
+    def never_read(self, never: Iterable[str], settings: Mapping[str, object]) -> dict[str, str]:
+        """Return the client setting that keeps topics from being read; nothing where topics are named one by one.
+
+        Args:
+            never: topics, or regular expressions that start with `^`.
+            settings: the client's, which may have topics of their own there.
+        """
+        if not any(topic.startswith("^") for topic in self.topics):
+            return {}
+        patterns = [topic if topic.startswith("^") else f"^{topic.replace('.', '[.]')}$" for topic in never]
+        return {"topic.blacklist": ",".join(filter(None, [str(settings.get("topic.blacklist", "")), *patterns]))}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

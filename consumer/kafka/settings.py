@@ -37,6 +37,8 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
     "max.partition.fetch.bytes": 2 * 2**20,
     # What waits in the client comes on top of the program's own budget.
     "queued.max.messages.kbytes": 8 * 2**10,
+    # How often the client tells which brokers it knows; one that knows none twice in a row is made anew (`contact`).
+    "statistics.interval.ms": 5000,
 }
 
 PRODUCER_DEFAULTS: Mapping[str, Value] = {

@@ -22,6 +22,7 @@ from consumer.errors import ClientError, Complaint
 from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.commits import Commits
+from consumer.kafka.contact import FORGOTTEN, Contact, part_with
 from consumer.kafka.errors import Complaints, described
 from consumer.kafka.fetchers import assign_anew, client_partitions, core_partitions
 from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged, leave
@@ -76,11 +77,9 @@ class Source:
         self._on_revoke = on_revoke
         self._topic_id = topic_id
         self._starts_at_end = str(settings.get("auto.offset.reset")) in ("latest", "end", "largest")
-        self._is_static = bool(settings.get("group.instance.id"))
         self._needs_map = needs_map
         self._assignment = Assignment()
         self._events: list[Event] = []
-        self._commits = Commits(self._assignment, self._events)
         self._changes = 0
         """Assignments and revocations so far."""
         self._inquiry: Inquiry | None = None
@@ -94,27 +93,41 @@ class Source:
         self._complaints = Complaints()
         self.skipped: Counter[TopicPartition] = Counter()
         """Positions that retention removed before they were fetched, since the start."""
-        made: dict[str, Any] = dict(settings)
-        if any(topic.startswith("^") for topic in options.topics):
-            patterns = [topic if topic.startswith("^") else f"^{topic.replace('.', '[.]')}$" for topic in never]
-            made["topic.blacklist"] = ",".join(filter(None, [str(settings.get("topic.blacklist", "")), *patterns]))
+        self._settings = {**settings, **options.never_read(never, settings)}
+        self._topics = list(options.topics)
+        self._connect()
+
+    def _connect(self) -> None:
+        """Make the client and subscribe."""
+        self._contact = Contact()
+        self._commits = Commits(self._assignment, self._events)
+        made: dict[str, Any] = {
+            **self._settings,
+            "on_commit": self._commits.note,
+            "error_cb": self._complaints.note,
+            "stats_cb": self._contact.note,
+            "logger": logging.getLogger(__name__),
+        }
         try:
-            self._client = Consumer(
-                {
-                    **made,
-                    "on_commit": self._commits.note,
-                    "error_cb": self._complaints.note,
-                    "logger": logging.getLogger(__name__),
-                }
-            )
+            self._client = Consumer(made)
             self._client.subscribe(
-                list(options.topics),
+                self._topics,
                 on_assign=self._note_assigned,
                 on_revoke=self._note_revoked,
                 on_lost=self._note_lost,
             )
         except KafkaException as error:
             raise ClientError(f"the consumer cannot start: {error.args[0].str()}") from None
+
+    def _connect_anew(self) -> None:
+        """Make another client, as if this one had lost its partitions to somebody."""
+        self._commits.end()
+        self._forget([*self._assignment.owned, *self._assignment.unplaced])
+        inquiry, self._inquiry = self._inquiry, None
+        part_with(self._client, lambda: inquiry is None or inquiry.wait(None))
+        self._complaints = Complaints()
+        self._complaints.add("_ALL_BROKERS_DOWN", FORGOTTEN)
+        self._connect()
 
     def fetch(self, records_max: int, timeout_s: float) -> list[Event]:
         """Return what happened: assignments, revocations, answers to commits and, as one `Fetched`, records.
@@ -134,6 +147,8 @@ class Source:
             raise raised
         if self._complaints.fatal is not None:
             raise ClientError(f"the consumer is broken for good: {self._complaints.fatal}")
+        if self._contact.is_lost:
+            self._connect_anew()
         sifted = self._assignment.sift(slices(messages, self._rule, self._only_topic) if messages else ())
         if self._assignment.unplaced:
             self._place()
@@ -218,7 +233,7 @@ class Source:
     def _close(self) -> None:
         if self._inquiry is not None:
             self._inquiry.wait(None)  # a client must not be closed under a call
-        leave(self._client, is_static=self._is_static)
+        leave(self._client)
 
     # -- the client's calls ------------------------------------------------------------------------------------------
 
@@ -239,12 +254,7 @@ class Source:
         except BaseException:
             self._seek_back()
             raise
-        if any(map(Message.error, messages)):
-            for message in messages:
-                if (complaint := message.error()) is not None:
-                    self._complaints.note(complaint, message.topic())
-            messages = [message for message in messages if message.error() is None]
-        return messages
+        return self._complaints.sift(messages) if any(map(Message.error, messages)) else messages
 
     def _seek_back(self) -> None:
         """Return to the last handed-on position everywhere: a fetched batch is not going to be handed on."""
@@ -365,12 +375,14 @@ class Source:
 
     # -- callbacks: they run inside the client's calls, on the same thread, and never raise ---------------------------
 
-    def _note_assigned(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
+    def _note_assigned(self, client: Consumer, partitions: list[ClientPartition]) -> None:
+        if client is not self._client:
+            return
         self._changes += 1
         self._assignment.assign(core_partitions(partitions))
 
-    def _note_revoked(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
-        if self._is_closing:
+    def _note_revoked(self, client: Consumer, partitions: list[ClientPartition]) -> None:
+        if self._is_closing or client is not self._client:
             return
         going = core_partitions(partitions)
         known = [each for each in going if each in self._assignment.owned]
@@ -381,8 +393,8 @@ class Source:
                 self._raised = error
         self._forget(going)
 
-    def _note_lost(self, _client: Consumer, partitions: list[ClientPartition]) -> None:
-        if not self._is_closing:
+    def _note_lost(self, client: Consumer, partitions: list[ClientPartition]) -> None:
+        if client is self._client and not self._is_closing:
             self._forget(core_partitions(partitions))
 
     def _forget(self, going: Sequence[TopicPartition]) -> None:

@@ -16,6 +16,7 @@ from consumer.core.events import Assigned, Committed, Fetched, Revoked
 from consumer.core.types import TopicPartition
 from consumer.demo.broker import Broker, Feature
 from consumer.kafka import source as source_module
+from consumer.kafka.contact import Contact
 from tests import brokers
 from tests.contract.clients import Reader, new_group, reader
 
@@ -300,18 +301,19 @@ def test_lost_partitions_are_dropped_without_a_commit(broker: Broker) -> None:
     assert member.offsets == {where: [0, 0]}
 
 
-def test_an_exception_in_the_client_skips_nothing(broker: Broker) -> None:
+def test_an_exception_in_the_client_skips_nothing(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a raising callback destroys is fetched again: the client's position moved on, ours did not."""
     topic = brokers.new_topic(broker)
     brokers.load(broker, topic, ((b"m", b"%d" % i) for i in range(3000)))
     raised: list[bool] = []
 
-    def raise_now_and_then(_statistics: str) -> None:
+    def raise_now_and_then(_contact: Contact, _statistics: str) -> None:
         if len(raised) < 5 and len(member.offsets) > 0:
             raised.append(True)
             raise ZeroDivisionError
 
-    member = reader(broker, topic, stats_cb=raise_now_and_then, statistics_interval_ms=50)
+    monkeypatch.setattr(Contact, "note", raise_now_and_then)
+    member = reader(broker, topic, statistics_interval_ms=50)
     # The client keeps what it destroyed, and so never comes back from its close.
     with closing(member, timeout_s=0.5):
         while member.count < 3000 or len(raised) < 5:
@@ -504,3 +506,49 @@ def test_the_end_is_where_the_core_was_told(broker: Broker, monkeypatch: pytest.
     with closing(member):
         member.until(lambda: member.count == 3)
     assert member.offsets == {TopicPartition(topic, 0): [7, 8, 9]}
+
+
+def test_a_client_that_forgot_all_brokers_is_made_anew(broker: Broker) -> None:
+    """Its partitions count as lost, its commit is answered, what it tells later is not heard, and all goes on."""
+    topic, group = brokers.new_topic(broker), new_group()
+    place = TopicPartition(topic, 0)
+    brokers.load(broker, topic, [(b"m", b"v")] * 3)
+    member = reader(broker, topic, group=group, session_timeout_ms=6000)
+    with closing(member):
+        member.until(lambda: member.count == 3)
+        first, contact = member.source._client, member.source._contact
+        member.source.commit({place: (2, "")})
+        contact.note('{"brokers":{"GroupCoordinator":{"source":"logical"}}}')
+        member.turn(timeout_s=0)
+        assert member.source._client is first, "one list without brokers is no reason"
+        contact.note('{"brokers":{"a:9092/1":{"source":"learned"}}}')
+        for _ in range(2):
+            contact.note('{"brokers":{}}')
+        member.source.commit({place: (3, "")})
+        member.turn(timeout_s=0)
+        assert member.source._client is not first
+        assert member.revoking == []
+        assert member.of(Committed)[-1] == Committed({place: 3}, "_DESTROY")
+        assert member.of(Revoked) == [Revoked([place])]
+        assert [each.name for each in member.source.complaints()] == ["_ALL_BROKERS_DOWN"]
+        member.source._note_revoked(first, [ClientPartition(*place)])
+        member.until(lambda: member.assigned == {place})
+        at = member.of(Assigned)[-1].partitions[place].next_offset or 0
+        member.until(lambda: member.offsets[place][-1] == 2 and member.count == 3 + 3 - at)
+    assert member.of(Revoked) == [Revoked([place])]
+
+
+def test_statistics_tell_of_brokers_that_are_known(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client says of the brokers it knows is read as it is written, before it has met one and after."""
+    misses: list[int] = []
+    note = Contact.note
+
+    def watched(contact: Contact, statistics: str) -> None:
+        note(contact, statistics)
+        misses.append(contact._misses)
+
+    monkeypatch.setattr(Contact, "note", watched)
+    member = reader(broker, brokers.new_topic(broker), statistics_interval_ms=20)
+    with closing(member):
+        member.until(lambda: bool(member.assigned) and len(misses) > 10)
+    assert set(misses) == {0}

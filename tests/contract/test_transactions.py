@@ -96,6 +96,13 @@ class Scene:
         """Count the values that a reader of committed records sees."""
         return Counter(record.value() for record in brokers.read_all(self.broker, topic or self.results))
 
+    def account(self) -> str:
+        """Tell what lies where, and what the sink told."""
+        held = [
+            (each.offset(), each.value(), each.timestamp()[1]) for each in brokers.read_all(self.broker, self.results)
+        ]
+        return f"{held}, {self.told.events}, {self.out.complaints()}"
+
     def offsets(self) -> dict[int, int]:
         """The group's committed offsets."""
         return brokers.committed(self.broker, self.group, self.source)
@@ -516,7 +523,7 @@ def test_an_outage_of_the_broker_loses_and_doubles_nothing(own_broker: Broker, f
     while answer.error is not None:
         assert time.monotonic() < deadline_s, answer
         answer = made.commit(103)
-    assert made.visible() == Counter([b"before", b"in the transaction", b"while it was away"])
+    assert made.visible() == Counter([b"before", b"in the transaction", b"while it was away"]), made.account()
     assert made.offsets() == {0: 103}
     made.member.source.close(10)
     made.out.close()

@@ -66,7 +66,7 @@ def source(client: FakeClient, monkeypatch: pytest.MonkeyPatch) -> Source:
     settings = compose({"bootstrap.servers": "127.0.0.1:1", "group.id": "g"}).consumer
     made = Source(settings, InputOptions(topics=("t",)), lambda _: None)
     monkeypatch.setattr(made, "_client", client)
-    made._note_assigned(None, [ClientPartition("t", 0)])  # type: ignore[arg-type]
+    made._note_assigned(client, [ClientPartition("t", 0)])  # type: ignore[arg-type]
     return made
 
 
