@@ -99,7 +99,7 @@ def _read(broker: Broker, topic: str, begin: int) -> tuple[list[Message], dict[i
     """Read every partition to its end; return the records and the ends."""
     client = _reader(broker, {"enable.partition.eof": True, "isolation.level": "read_committed"})
     found: dict[tuple[int, int], Message] = {}
-    """By partition and offset: after a change of leaders a client may bring a record twice that the topic has once."""
+    """By partition and offset: a topic holds each record once, however often a client brings it."""
     ends: dict[int, int] = {}
     try:
         partitions = client.list_topics(topic, timeout=10).topics[topic].partitions

@@ -40,6 +40,7 @@ class Mutant:
 
 
 SIMULATION = "tests/simulation"
+PROTOCOLS = "tests/contract/test_protocols.py"
 SOURCE = "tests/contract/test_source.py"
 SINK = "tests/contract/test_sink.py"
 TRANSACTIONS = "tests/contract/test_transactions.py"
@@ -424,6 +425,26 @@ MUTANTS = (
         before="time.monotonic() + event.throttle_time)",
         after="time.monotonic())",
         tests=(f"{TRANSACTIONS}::test_a_broker_that_throttles_is_waited_for_before_the_barrier",),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="blind-to-forgetting",
+        bug="keeps a client that has forgotten all brokers",
+        promise="P6",
+        path="consumer/kafka/source.py",
+        before="        if self._contact.is_lost:\n            self._connect_anew()\n",
+        after="",
+        tests=(f"{SOURCE}::test_a_client_that_forgot_all_brokers_is_made_anew",),
+        needs_broker=True,
+    ),
+    Mutant(
+        name="heard-too-late",
+        bug="closes the client while changes of its assignment wait to be heard",
+        promise="P6",
+        path="consumer/kafka/group.py",
+        before="        while client.consume(DROPPED_MAX, 0):\n            pass\n",
+        after="",
+        tests=(f"{PROTOCOLS}::test_a_client_closes_with_nothing_unheard",),
         needs_broker=True,
     ),
 )
