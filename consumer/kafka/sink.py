@@ -28,6 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.errors import ClientError
+from consumer.kafka.contact import Contact
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import ParkedTopic, Parking, Place
@@ -40,6 +41,9 @@ __all__ = ["Routes", "Sink"]
 
 HASTEN_S = 0.001
 """How long the client is told to send what lingers: it heeds that only as long as the call lasts."""
+
+APART = {"batch.num.messages": 1, "linger.ms": 0, "delivery.report.only.error": False, "statistics.interval.ms": 5000}
+"""What the client apart has of its own."""
 
 
 class Sink(Outlet):
@@ -54,7 +58,9 @@ class Sink(Outlet):
         super().__init__(settings, routes)
         self._main = self._make({})
         self._apart: Producer | None = None
-        """Made when first needed."""
+        """Made when first needed, and anew if it has forgotten all brokers; the main one is seen to hang then."""
+        self._contact = Contact()
+        """That of the client apart."""
         self._retired: list[Retired] = []
         self._sent: list[HandOver] = []
         """In the client since the last barrier, whole or in part."""
@@ -133,6 +139,9 @@ class Sink(Outlet):
         self._call(self._main.poll, 0)
         if self._apart is not None:
             self._call(self._apart.poll, 0)
+            if self._contact.is_lost:
+                self._retired.append(Retired(self._apart, [], now_s))
+                self._apart = None
         for retired in list(self._retired):
             self._look_after(retired, now_s)
         if self._complaints.fatal is not None:
@@ -290,7 +299,8 @@ class Sink(Outlet):
 
     def _send_alone(self, handed: HandOver, index: int) -> bool:
         if self._apart is None:
-            self._apart = self._make({"batch.num.messages": 1, "linger.ms": 0, "delivery.report.only.error": False})
+            self._contact = Contact()
+            self._apart = self._make({**APART, "stats_cb": self._contact.note})
         if not self._parking.is_probed(handed, index):
             self._suspected.add((handed, index))
         try:

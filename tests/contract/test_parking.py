@@ -76,6 +76,25 @@ def test_a_missing_topic_is_parked_and_heals(broker: Broker) -> None:
     assert told.parked == set()
 
 
+def test_a_client_that_forgot_all_brokers_tries_no_topic(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was given to try a parked topic with is called back and given to another one; the topic heals."""
+    brokers.need(broker, Feature.TOPIC_LIMITS)
+    routes, _, bad = two(broker)
+    out = sink(broker, routes)
+    make, lost = out._make, {"bootstrap.servers": "127.0.0.1:1", "log_level": 0}
+    monkeypatch.setattr(out, "_make", lambda settings: make({**settings, **lost}))
+    out.produce(produce(1, "bad", [b"b1", b"b2"]))
+    told = turn_until(out, lambda told: told.delivered == 1)
+    brokers.new_topic(broker, name=bad)
+    turn_until(out, lambda _: out._apart is not None and len(out._apart) == 1, told)
+    monkeypatch.setattr(out, "_make", make)
+    for _ in range(2):
+        out._contact.note('{"brokers":{}}')
+    turn_until(out, lambda told: not told.parked, told)
+    assert told.of(DeliveryFailed) == []
+    assert values_of(broker, bad) == Counter([b"b1", b"b2"])
+
+
 def test_a_topic_deleted_under_way_heals_when_it_is_made_anew(broker: Broker) -> None:
     """A topic that worked, is deleted and made again takes its records again, in the client that knew the old one."""
     brokers.need(broker, Feature.TOPIC_LIMITS)
