@@ -8,7 +8,7 @@ halves what the next may hold, and those that take a small part of theirs let it
 told of yet can wait: a barrier tells of everything up to a ticket, and the commit after it names that.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from consumer.core.types import Ticket
@@ -31,15 +31,19 @@ class Ration:
         self._bytes_max: int | None = None
         self._failed_bytes = 0
 
-    def allows(self, more: HandOver, retained: Iterable[HandOver], delivered: Ticket) -> bool:
+    def allows(self, more: HandOver, retained: Collection[HandOver], delivered: Ticket) -> bool:
         """Tell whether a hand-over fits to those in the transaction; the first always does.
+
+        So does one that is older than another one there: a barrier tells of everything up to a ticket.
 
         Args:
             more: the hand-over.
             retained: what is in the transaction.
             delivered: the newest ticket that the core was told of.
         """
-        return self._bytes_max is None or self._fits(_size(retained, delivered), more.size)
+        if self._bytes_max is None or any(each.ticket > more.ticket for each in retained):
+            return True
+        return self._fits(_size(retained, delivered), more.size)
 
     def divide(self, retained: Sequence[HandOver], delivered: Ticket) -> tuple[list[HandOver], list[HandOver]]:
         """Divide what an aborted transaction held: what the next one may hold, and what has to wait, oldest first."""

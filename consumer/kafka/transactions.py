@@ -18,9 +18,11 @@ outlived its timeout looks the same to the client, so that its age decides.
 """
 
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from operator import attrgetter
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, ThrottleEvent
 
@@ -195,8 +197,11 @@ class TransactionalSink(Outlet):
     def _fill(self) -> None:
         """Give the client what the transaction is to hold."""
         for handed in self._trials.cleared(with_parked=not self._is_sealed):
-            self._retained.append(handed)
-            self._enlist(handed)
+            if handed.ticket > self._delivered:  # in its turn, and as the ration allows
+                insort(self._waiting, handed, key=attrgetter("ticket"))
+            else:
+                self._retained.append(handed)
+                self._enlist(handed)
         if time.monotonic() < self._not_before_s or self._trials.is_undecided:
             return
         while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):

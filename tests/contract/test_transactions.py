@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import KafkaError, ThrottleEvent
@@ -64,11 +64,11 @@ class Scene:
         made: TransactionalSink = transactional_sink(self.broker, routes, self.group, instance, **settings)
         return made
 
-    def hand(self, *values: bytes, partition: TopicPartition | None = None) -> int:
+    def hand(self, *values: bytes, partition: TopicPartition | None = None, model: str = "fraud") -> int:
         """Hand over results; return the ticket."""
         self.ticket += 1
         run = run_of([b""] * len(values), partition=partition or self.mine)
-        self.out.produce(Produce(Ticket(self.ticket), "fraud", [run], values, [b"k"] * len(values)))
+        self.out.produce(Produce(Ticket(self.ticket), model, [run], values, [b"k"] * len(values)))
         return self.ticket
 
     def pass_barrier(self) -> None:
@@ -459,6 +459,34 @@ def test_brokers_that_only_pretend_are_refused_with_a_clear_line() -> None:
 def test_an_examination_leaves_nothing_behind(scene: Scene) -> None:
     """The question whether a broker pretends is asked of a group of its own, which has no offsets afterwards."""
     assert brokers.committed(scene.broker, f"{scene.group}-one", scene.results) == {}
+
+
+@pytest.mark.parametrize(("first", "commits"), [("fraud", 2), ("other", 1)])
+def test_what_was_tried_apart_keeps_to_the_ration(scene: Scene, first: str, commits: int) -> None:
+    """Outcomes of a topic that was tried and found innocent go into a transaction in their turn, before a barrier.
+
+    Else a transaction made again with less holds some whose barrier has not passed, and its commit does not name them.
+    """
+    innocent = brokers.new_topic(scene.broker)
+    cast("dict[str, str]", scene.out._routes.results)["other"] = innocent
+    second = "fraud" if first == "other" else "other"
+    for model, size in ((first, 100), (second, 100), (first, 500), (second, 100)):
+        scene.hand(b"x" * size + b"%d" % scene.ticket, model=model)
+    guilty = next(each for each in scene.out._retained if each.topic == innocent)
+    scene.out._trials.blame(guilty, 0)
+    scene.out._ration.outlived(scene.out._retained, Ticket(0))
+    scene.out._is_condemned = True
+    offset = 0
+    while scene.told.delivered < scene.ticket:
+        scene.out.flush()
+        while not scene.out.wait(0.1):
+            pass
+        scene.told.events += scene.out.events()
+        offset += 1
+        assert scene.commit(offset).error is None
+        seen = sum((scene.visible() + scene.visible(innocent)).values())
+        assert seen == scene.told.delivered, "a commit names all that is in its transaction, and nothing else"
+    assert offset == commits
 
 
 def test_a_damaged_offset_map_stops_its_partition_where_it_is_data(scene: Scene) -> None:

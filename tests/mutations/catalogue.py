@@ -447,5 +447,15 @@ MUTANTS = (
         tests=(f"{PROTOCOLS}::test_a_client_closes_with_nothing_unheard",),
         needs_broker=True,
     ),
+    Mutant(
+        name="out-of-turn",
+        bug="puts outcomes that were tried apart into a transaction whose barrier does not tell of them",
+        promise="P2",
+        path="consumer/kafka/transactions.py",
+        before="if handed.ticket > self._delivered:  # in its turn, and as the ration allows",
+        after="if handed.ticket < 0:",
+        tests=(f"{TRANSACTIONS}::test_what_was_tried_apart_keeps_to_the_ration",),
+        needs_broker=True,
+    ),
 )
 """Every bug that the gate brings back."""
