@@ -81,7 +81,7 @@ def leave(client: Consumer) -> None:
     group's part of the client, and what answers the second one waits for ever, with the interpreter's lock held
     (librdkafka 2.16, `rd_kafka_cgrp_op_serve`). So whatever waits to be heard is heard just before.
     """
-    with contextlib.suppress(KafkaException):  # a client that broke has nothing to say
+    with contextlib.suppress(KafkaException, RuntimeError):  # one that broke or is closed has nothing to say
         client.pause(client.assignment())
         while client.consume(DROPPED_MAX, 0):
             pass

@@ -552,3 +552,11 @@ def test_statistics_tell_of_brokers_that_are_known(broker: Broker, monkeypatch: 
     with closing(member):
         member.until(lambda: bool(member.assigned) and len(misses) > 10)
     assert set(misses) == {0}
+
+
+def test_a_source_may_be_closed_twice(broker: Broker) -> None:
+    """The second close finds nothing to do, and says so."""
+    member = reader(broker, brokers.new_topic(broker))
+    member.until(lambda: bool(member.assigned))
+    assert member.source.close(10)
+    assert member.source.close(10)
