@@ -55,11 +55,8 @@ class Admin:
         """
         self._settings = settings
         self._complaints = Complaints()
-        self._client = self._connect()
-
-    def _connect(self) -> AdminClient:
-        made: dict[str, Any] = {"error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
-        return AdminClient({**self._settings, **made})
+        made: dict[str, Any] = {**settings, "error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
+        self._client = AdminClient(made)
 
     def topics(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Return the topics that this user may see, and how many partitions each has.
@@ -68,12 +65,7 @@ class Admin:
             BrokerError: no broker answers in time, with what the client complained about meanwhile.
         """
         try:
-            try:
-                found = self._client.list_topics(timeout=timeout_s / 2).topics
-            except KafkaException:
-                self._client.poll(0)
-                self._client = self._connect()  # a client that has forgotten all brokers never finds one (`contact`)
-                found = self._client.list_topics(timeout=timeout_s / 2).topics
+            found = self._client.list_topics(timeout=timeout_s).topics
         except KafkaException as error:
             self._client.poll(0)
             # "Timed out" alone says nothing; a refused login or an unknown host was complained of before.
