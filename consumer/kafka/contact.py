@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from confluent_kafka import Consumer
 
+from consumer.kafka.group import leave
+
 KNOWN = ('"source":"configured"', '"source":"learned"')
 """What the statistics say of a broker that may be asked (librdkafka 2.16, STATISTICS.md)."""
 MISSES_MAX = 2
@@ -41,6 +43,6 @@ def part_with(client: Consumer, wait: Callable[[], object]) -> None:
 
     def close() -> None:
         wait()
-        client.close()
+        leave(client)
 
     threading.Thread(target=close, name="source-parting", daemon=True).start()
