@@ -133,7 +133,9 @@ class Operation:
         try:
             self.ending = self._calls(self)
         except BaseException as error:  # noqa: BLE001 - kept, and raised in the loop's thread
-            self._raised = error
+            # Of an abandoned one it would keep the client, by its traceback's frames: in a cycle, for the collector.
+            if not self._is_abandoned:
+                self._raised = error
 
 
 def end(client: Producer, attempt: Attempt | None, operation: Operation) -> Ending:
