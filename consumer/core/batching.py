@@ -15,7 +15,7 @@ The device is never kept waiting for company while there is something to do (wor
 what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
 was idle when the first record came waits for more, until the batch is full or its oldest record is `delay_ms_max` old.
 Between models the one whose oldest record came first is next, so none is kept waiting by a busier one for longer than
-the batches that were there before.
+the batches that were there before. A worker that can decode during a batch takes the next one early, where it is full.
 """
 
 from bisect import bisect_right
@@ -120,6 +120,11 @@ class Batcher(Generic[Item]):
         return self._lots[0].added_s if self._lots else None
 
     @property
+    def oldest(self) -> Item | None:
+        """Return what holds the record that has waited longest; None if nothing waits."""
+        return self._lots[0].item if self._lots else None
+
+    @property
     def rows_enough(self) -> int:
         """Say how many rows a batch gains little beyond; `rows_max` until that is known."""
         return self._learned.size
@@ -217,3 +222,11 @@ class Batchers(Generic[Item]):
             if oldest_s is not None and batcher.is_due(now, is_idle=is_idle) and (best is None or oldest_s < best_s):
                 best, best_s = model, oldest_s
         return best
+
+    def next_full(self) -> ModelId | None:
+        """Choose the model whose batch is taken while the one before it still runs; None where it is better to wait.
+
+        It is the one that will be next in any case, if its batch is full: what comes meanwhile could not be in it.
+        """
+        model = self.next_due(0.0, is_idle=False)
+        return model if model is not None and self._batchers[model].is_full else None

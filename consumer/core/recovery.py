@@ -2,11 +2,11 @@
 
 Owns the distinction between suspects and innocents. Must not know queues, partitions or the sink.
 
-Theory of operation. Only a record of the batch that was running can have ended its worker, or kept it too long: these
-are suspects, everything else goes back to where it waited. Suspects are sent again alone and run one after the other:
-what is answered before the next death is innocent, and who is running then is known (`retry.after_crash`). Where a
-worker left no word of what it ran, the batch was made of the oldest records of one model, but nobody knows of which: of
-each model the chunks that a batch can reach into are suspects then.
+Theory of operation. Only a record of the batch that was running, or of one that was decoded or encoded beside it, can
+have ended its worker, or kept it too long: these are suspects, everything else goes back to where it waited. Suspects
+are sent again alone and run one after the other: what is answered before the next death is innocent, and who is running
+then is known (`retry.after_crash`). Where a worker left no word of what it ran, the batch was made of the oldest
+records of one model, but nobody knows of which: of each model the chunks that a batch can reach into are suspects then.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -84,16 +84,14 @@ def blamed_models(exited: WorkerExited) -> Collection[ModelId] | None:
 def culprits(exited: WorkerExited, lost: Iterable[Lease], running: Iterable[Stretch]) -> set[ModelId]:
     """Name the models that are charged with the death.
 
-    A worker that was killed from outside says nothing about its batch; only when the batch is tried again, alone, and
-    that worker ends as well, it does.
+    A worker that was killed from outside says nothing about its batch, nor does one that was at batches of two models
+    say of which; only when the batch is tried again, alone, and that worker ends as well, it does.
     """
     was_outside = exited.exit_code == KILLED and exited.overdue is None
     chunks = {stretch.chunk for stretch in running if stretch.count}
-    return {
-        lease.chunk.model
-        for lease in lost
-        if lease.chunk.chunk in chunks and (lease.is_suspect or not (was_outside or exited.running is None))
-    }
+    named = [lease for lease in lost if lease.chunk.chunk in chunks]
+    is_clear = not was_outside and exited.running is not None and len({lease.chunk.model for lease in named}) == 1
+    return {lease.chunk.model for lease in named if lease.is_suspect or is_clear}
 
 
 def verdict_on(exited: WorkerExited) -> Failure:

@@ -8,11 +8,12 @@ deadline is only held against a worker for as long as this process was awake its
 container, a suspended laptop), every clock in the worker looks late at once.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
 from consumer.core.activity import Overdue, Phase, Stretch
-from consumer.core.types import ModelId
+from consumer.core.types import ChunkId, ModelId
 from consumer.transport.board import Activity, Board, Thread
 
 TRACES_TIMEOUT_S: Final = 2.0
@@ -71,15 +72,20 @@ class Watch:
         return self._board.traces()[self._traces_from :].rstrip("\n")
 
     def running(self) -> list[Stretch] | None:
-        """Name the records of the batch that a worker which has ended ran; None where that is not known."""
-        activity = self._board.read(Thread.LOOP)
-        if activity is None or activity.phase is Phase.BOOT or activity.running is None:
+        """Name the records of the batches that a worker which has ended ran; None where that is not known.
+
+        They are of one batch, or of two where one was decoded or encoded while the other's calls were made.
+        """
+        loop, caller = self._board.read(Thread.LOOP), self._board.read(Thread.CALLER)
+        if loop is None or loop.phase is Phase.BOOT or loop.running is None:
             return None
-        return [*activity.running]
+        if caller is None or caller.running is None:
+            return None
+        return _joined([*loop.running, *caller.running])
 
     def loading(self) -> list[ModelId] | None:
         """Name the models that a worker which has ended loaded or probed; None where that is not known."""
-        activities = [self._board.read(thread) for thread in Thread]
+        activities = [self._board.read(thread) for thread in (Thread.LOOP, Thread.LOADER)]
         known = [each for each in activities if each is not None and each.phase is not Phase.BOOT]
         if len(known) < len(activities):
             return None
@@ -87,12 +93,12 @@ class Watch:
 
     def busy_s(self, now_s: float) -> dict[ModelId, float]:
         """Say how long a worker that has ended had been at a model's batch, load or probe without a sign of life."""
-        activities = [self._board.read(thread) for thread in Thread]
-        return {
-            each.model: max(0.0, min(now_s - each.beat_s, now_s - self._born_s))
-            for each in activities
-            if each is not None and each.model is not None and each.phase in {Phase.LOAD, Phase.PROBE, Phase.INFER}
-        }
+        found: dict[ModelId, float] = {}
+        for each in (self._board.read(thread) for thread in Thread):
+            if each is not None and each.model is not None and each.phase in {Phase.LOAD, Phase.PROBE, Phase.INFER}:
+                busy_s = max(0.0, min(now_s - each.beat_s, now_s - self._born_s))
+                found[each.model] = max(found.get(each.model, 0.0), busy_s)
+        return found
 
     def is_leaving(self) -> bool:
         """Tell whether the worker wanted to end."""
@@ -103,12 +109,15 @@ class Watch:
         if not is_ready:
             is_late = now_s - self._awake_since_s > self._boot_timeout_s
             return Overdue(Phase.BOOT, None, self._boot_timeout_s) if is_late else None
-        loader, loop = self._board.read(Thread.LOADER), self._board.read(Thread.LOOP)
-        if loader is not None and self._is_late(loader, now_s):
-            return Overdue(loader.phase, loader.model, loader.timeout_s)
-        is_loading = loader is not None and loader.phase is Phase.LOAD
-        # Loading code that keeps the interpreter to itself stops the loop, too: its own deadline ends that.
-        if loop is None or (is_loading and loop.phase not in {Phase.INFER, Phase.PROBE}):
+        loader, caller, loop = map(self._board.read, (Thread.LOADER, Thread.CALLER, Thread.LOOP))
+        for each in (loader, caller):
+            if each is not None and self._is_late(each, now_s):
+                return Overdue(each.phase, each.model, each.timeout_s)
+        is_kept = (loader is not None and loader.phase is Phase.LOAD) or (
+            caller is not None and caller.phase is Phase.INFER
+        )
+        # Code that keeps the interpreter to itself stops the loop, too: its own deadline ends that.
+        if loop is None or (is_kept and loop.phase not in {Phase.INFER, Phase.PROBE}):
             return None
         return Overdue(loop.phase, loop.model, loop.timeout_s) if self._is_late(loop, now_s) else None
 
@@ -116,3 +125,12 @@ class Watch:
         if activity.phase is Phase.BOOT:
             return False  # it is ready, but has not begun to write yet
         return now_s - max(activity.beat_s, self._awake_since_s) > activity.timeout_s
+
+
+def _joined(running: Sequence[Stretch]) -> list[Stretch]:
+    """Make one stretch of those of one chunk; what lies between two is named as well."""
+    ends: dict[ChunkId, tuple[int, int]] = {}
+    for chunk, first, count in ((each.chunk, each.first, each.count) for each in running):
+        known_first, known_stop = ends.get(chunk, (first, first))
+        ends[chunk] = min(known_first, first), max(known_stop, first + count)
+    return [Stretch(chunk, first, stop - first) for chunk, (first, stop) in ends.items()]

@@ -50,6 +50,7 @@ class Thread(IntEnum):
 
     LOOP = 0
     LOADER = 1
+    CALLER = 2
 
 
 TRACES_AT: Final = _LANE_BYTES * len(Thread)
@@ -118,6 +119,7 @@ class WorkerBoard:
         """Where faulthandler writes to."""
         self.loop = Lane(memory, Thread.LOOP)
         self.loader = Lane(memory, Thread.LOADER)
+        self.caller = Lane(memory, Thread.CALLER)
 
 
 class Board:

@@ -101,10 +101,17 @@ class WorkerEnd:
         self._stash: deque[Work | LoadModel | ProbeModel] = deque()
         self._wants_room = False
         self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        self._fd = self._socket.fileno()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def listen(self, fd: int) -> None:
+        """End a wait of `receive` as well when there is something to read from a descriptor."""
+        self._poll.register(fd, select.POLLIN)
 
     def receive(self, timeout_s: float | None) -> Work | LoadModel | ProbeModel | None:
         """Take the next thing to do; None if there is none within `timeout_s` (None: wait for ever).
+
+        None as well when what `listen` was told of ends the wait.
 
         Raises:
             EOFError: The supervisor is gone.
@@ -187,7 +194,8 @@ class WorkerEnd:
 
     def _is_readable(self, timeout_s: float | None) -> bool:
         # poll() counts whole milliseconds: rounded up, since a wait of 0 ms in a loop would burn the core.
-        return bool(self._poll.poll(None if timeout_s is None else math.ceil(1e3 * max(timeout_s, 0.0))))
+        ready = self._poll.poll(None if timeout_s is None else math.ceil(1e3 * max(timeout_s, 0.0)))
+        return any(fd == self._fd for fd, _ in ready)
 
     def _receive_packet(self) -> None:
         """Receive one packet, waiting for it, and stash what it asks for."""

@@ -32,7 +32,8 @@ class WorkerOptions:
     threads: Annotated[int, Ge(1)] | None = None
     """Threads that a worker computes one operation with, at most and by default as many as it has cores."""
     cores: tuple[Annotated[int, Ge(0)], ...] | None = None
-    """The cores that the group's workers divide among themselves; by default an even share of what is left."""
+    """The cores that the group's workers divide among themselves; by default an even share of what is left. A worker
+    with more than one decodes and encodes while its model computes."""
 
 
 WorkersOptions: TypeAlias = Literal["auto"] | tuple[WorkerOptions, ...]
@@ -52,6 +53,11 @@ class WorkerSlot:
     cores: tuple[int, ...] = ()
     """The cores it is pinned to; empty: wherever the system puts it."""
     threads: int = 1
+
+    @property
+    def has_spare_core(self) -> bool:
+        """Whether something else can go on in the worker while a thread of it waits for a device, or computes."""
+        return max(len(self.cores), self.threads) > 1
 
     @property
     def torch_device(self) -> str:

@@ -3,10 +3,10 @@
 Owns which models are loaded, loading or wanted, and the records that wait for either. Must not know Kafka, or how a
 batch is run.
 
-Theory of operation. One thread receives, runs and answers; it waits for more records only while there is nothing to
-run. Models are loaded by a second thread, so that those that are there go on meanwhile; it hands them over by a queue
-that the loop looks into between two batches. Both write down what they begin, and how long it may take, on the board
-that the supervisor watches.
+Theory of operation. One thread receives, decodes, encodes and answers; it waits for more records only while there is
+nothing to do. Models are called by it, too, or by a thread beside it (`caller`). They are loaded by another one, so
+that those that are there go on meanwhile; it hands them over by a queue that the loop looks into between two batches.
+Each writes down what it begins, and how long it may take, on the board that the supervisor watches.
 """
 
 import gc
@@ -14,6 +14,7 @@ import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple
@@ -25,8 +26,9 @@ from consumer.models.options import ModelOptions
 from consumer.transport.controls import Broken, Loaded, LoadModel, Probed, ProbeModel
 from consumer.transport.worker_end import Timing, Work, WorkerEnd
 from consumer.worker import loaders
+from consumer.worker.caller import Caller, Job, Overlapped, Straight
 from consumer.worker.failures import failure_of, unavailable
-from consumer.worker.runner import Runner
+from consumer.worker.runner import Passed, Runner
 from consumer.worker.spans import Columns, Sheet, Span
 from consumer.worker.waits import CoreWaits
 from schemas.reasons import Reason
@@ -67,6 +69,8 @@ class Loop:
         device: str,
         content_type: str,
         memory_bytes_max: int | None = None,
+        *,
+        has_spare_core: bool = False,
     ) -> None:
         """Serve nothing yet; `run` has to be called by the same thread.
 
@@ -76,6 +80,7 @@ class Loop:
             device: Where models are loaded, in torch's words.
             content_type: What records are that do not say it themselves.
             memory_bytes_max: Resident memory of this process after which it leaves; None for any.
+            has_spare_core: Whether a second thread may call the models, while this one decodes and encodes.
         """
         self._end = end
         self._lane = end.board.loop
@@ -90,7 +95,16 @@ class Loop:
         """Records of models that are being loaded."""
         self._wanted: SimpleQueue[ModelId] = SimpleQueue()
         self._made: SimpleQueue[_Made] = SimpleQueue()
+        self._to_probe: deque[ModelId] = deque()
+        self._has_spare_core = has_spare_core
+        self._caller: Caller = (
+            Overlapped(end.board.caller, self, end.listen) if has_spare_core else Straight(self._lane, self)
+        )
         self._waits = CoreWaits()
+        self._began_s = self._began_waits_s = 0.0
+        """When the last batch was begun, and what the thread had waited for a core by then."""
+        self._outgrown: OutgrownError | None = None
+        """The process is to end when no batch is under way."""
         self._loader = threading.Thread(target=self._load_wanted, name="loader", daemon=True)
 
     def run(self) -> None:
@@ -106,17 +120,43 @@ class Loop:
         is_idle = True
         while True:
             self._adopt()
-            model = self._batchers.next_due(time.monotonic(), is_idle=is_idle)
+            self._caller.look()
+            if self._caller.is_idle and (self._to_probe or self._outgrown is not None):
+                self._pause()
+            model = self._choose(is_idle=is_idle)
             if model is not None:
                 self._run_batch(model)
                 is_idle = False
-            elif self._batchers.due_at_s is None:
+            elif self._caller.is_idle and self._batchers.due_at_s is None:
                 is_idle = True
+            self._caller.tell()
             self._receive(self._wait_s() if model is None else 0.0)
 
+    def _choose(self, *, is_idle: bool) -> ModelId | None:
+        """Choose the model whose batch is begun now; `is_idle` says that the device had nothing to do before."""
+        if self._caller.is_idle:
+            return self._batchers.next_due(time.monotonic(), is_idle=is_idle)
+        if not self._caller.has_room or self._to_probe or self._outgrown is not None:
+            return None
+        model = self._batchers.next_full()
+        return None if model is None or _is_suspect(self._batchers[model].oldest) else model
+
+    def _pause(self) -> None:
+        """Do what must not be done during a batch.
+
+        Raises:
+            OutgrownError: The process is larger than it may be.
+        """
+        self._caller.tell()
+        while self._to_probe:
+            self._probe(self._to_probe.popleft())
+        if self._outgrown is not None:
+            self._lane.begin(Phase.LEAVE, LOOP_TIMEOUT_S)
+            raise self._outgrown
+
     def _wait_s(self) -> float:
-        """Say how long there is nothing to do but to wait for the supervisor."""
-        due_at_s = self._batchers.due_at_s
+        """Say how long there is nothing to do but to wait for the supervisor, or for a batch to end."""
+        due_at_s = self._batchers.due_at_s if self._caller.is_idle else None
         wait_s = WAIT_MAX_S if due_at_s is None else min(max(0.0, due_at_s - time.monotonic()), WAIT_MAX_S)
         return min(wait_s, LOOK_INTERVAL_S) if self._waiting else wait_s
 
@@ -131,7 +171,7 @@ class Loop:
                 self._want(received.model)
             else:
                 assert isinstance(received, ProbeModel)
-                self._probe(received.model)
+                self._to_probe.append(received.model)
             received = self._end.receive(0.0)
 
     def _take(self, columns: Columns) -> None:
@@ -195,7 +235,7 @@ class Loop:
     def _open(self, model: ModelId, loaded: loaders.LoadedModel) -> None:
         """Begin to batch a model's records."""
         options = self._models[model]
-        self._runners[model] = Runner(loaded, options, self._content_type, self._lane.beat)
+        self._runners[model] = Runner(loaded, options, self._content_type, self._caller.beat)
         # A batch is one call, where records have one row: a batch of many calls would keep other models waiting, and
         # its first results would wait for its last. But only among many records are some of like lengths.
         rows_max = loaded.rows_max * options.calls_gathered if loaded.is_batched else 1
@@ -212,29 +252,54 @@ class Loop:
         self._end.send(Probed(model) if failure is None else Broken(model, failure))
 
     def _run_batch(self, model: ModelId) -> None:
-        """Run a model's next batch and answer it."""
-        began_s, began_waits_s = time.monotonic(), self._waits.seconds()
-        batcher = self._batchers[model]
-        spans = batcher.take()
+        """Begin a model's next batch."""
+        self._began_s, self._began_waits_s = time.monotonic(), self._waits.seconds()
+        spans = self._batchers[model].take()
         running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
-        self._lane.begin(Phase.INFER, self._models[model].infer_timeout_s, model, running)
-        sheets, failure = self._runners[model].run(spans)
-        self._lane.begin(Phase.ANSWER, LOOP_TIMEOUT_S, model, running)
+        runner, timeout_s = self._runners[model], self._models[model].infer_timeout_s
+        is_suspect = _is_suspect(spans[0].item)
+        if is_suspect:
+            self._caller.tell()
+        self._lane.begin(Phase.INFER, timeout_s, model, running)
+        batch = runner.decode(spans)
+        self._caller.begin(Job(model, runner, batch, running, timeout_s, is_suspect))
+        self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
+
+    def passed(self, job: Job, passed: Passed) -> None:
+        """Encode the results of a call."""
+        if self._has_spare_core:
+            self._lane.begin(Phase.INFER, job.timeout_s, job.model, job.running)
+        job.runner.encode(passed)
+        if self._has_spare_core:
+            self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
+
+    def ended(self, job: Job) -> None:
+        """Answer a batch."""
+        assert job.ended is not None, "the loop ends with what ends a call"
+        failure, is_undivided = job.ended
+        self._lane.begin(Phase.ANSWER, LOOP_TIMEOUT_S, job.model, job.running)
         if failure is not None:
             # Told first: records that come back must not be sent here again before the supervisor knows why they did.
-            self._end.send(Broken(model, failure))
-        for sheet in sheets:
+            self._end.send(Broken(job.model, failure))
+        for sheet in job.runner.close(job.batch, job.ended):
             self._answer(sheet)
         self._lane.begin(Phase.IDLE, LOOP_TIMEOUT_S)
-        if self._runners[model].is_undivided:
-            # Less what the thread waited for a core: on a busy machine that says nothing about the size of batches, and
-            # is many times what a small model takes.
-            took_s = time.monotonic() - began_s - (self._waits.seconds() - began_waits_s)
-            batcher.observe(sum(span.stop - span.first for span in spans), took_s)
-        if failure is not None:
-            while spans := batcher.take():
-                self._decline(spans, failure)
+        batcher = self._batchers[job.model]
+        if is_undivided:
+            batcher.observe(sum(stretch.count for stretch in job.running), self._took_s(job))
+        while failure is not None and (spans := batcher.take()):
+            self._decline(spans, failure)
         self._look_at_memory()
+
+    def _took_s(self, job: Job) -> float:
+        """Say how long a batch kept the device, or the thread, from others.
+
+        Less what the thread waited for a core: on a busy machine that says nothing about the size of batches, and is
+        many times what a small model takes.
+        """
+        if job.took_s is not None:
+            return job.took_s
+        return time.monotonic() - self._began_s - (self._waits.seconds() - self._began_waits_s)
 
     def _look_at_memory(self) -> None:
         """Leave, where a model that leaks has made the process too large."""
@@ -244,8 +309,7 @@ class Loop:
         self._measure_at_s = now_s + MEMORY_INTERVAL_S
         resident = resident_bytes()
         if resident > self._memory_bytes_max:
-            self._lane.begin(Phase.LEAVE, LOOP_TIMEOUT_S)
-            raise OutgrownError(f"{resident} bytes are resident, {self._memory_bytes_max} are allowed")
+            self._outgrown = OutgrownError(f"{resident} bytes are resident, {self._memory_bytes_max} are allowed")
 
     def _answer(self, sheet: Sheet) -> None:
         """Tell the outcomes of a span's records."""
@@ -266,6 +330,11 @@ def resident_bytes() -> int:
     """Measure the resident memory of this process."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - several times as fast as Path
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_suspect(columns: Columns | None) -> bool:
+    """Tell whether records are to be run alone."""
+    return columns is not None and columns.work.is_suspect
 
 
 def _not_here(model: ModelId) -> Failure:

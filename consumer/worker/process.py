@@ -84,7 +84,14 @@ def _serve(spec: WorkerSpec, end: WorkerEnd) -> None:
     from consumer.worker.loop import Loop, OutgrownError
 
     try:
-        Loop(end, spec.models, spec.slot.torch_device, spec.content_type, spec.memory_bytes_max).run()
+        Loop(
+            end,
+            spec.models,
+            spec.slot.torch_device,
+            spec.content_type,
+            spec.memory_bytes_max,
+            has_spare_core=spec.slot.has_spare_core,
+        ).run()
     except OutgrownError as error:
         sys.stderr.write(f"worker: {spec.slot.device} gets a new process: {error}\n")
         _leave(ExitCode.OK)

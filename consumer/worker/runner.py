@@ -2,17 +2,23 @@
 
 Owns the isolation of what fails: a batch that raises is divided until the culprits are alone, one that needs too much
 memory until it fits, and a model that fails everything is asked whether it still answers at all. Must not know where
-records come from, when a batch is due, or who is told.
+records come from, when a batch is due, who is told, or which thread does what.
 
 Theory of operation. A batch is divided into groups of records that may share a call, and these into calls of at most
 `rows_max` rows; where records are padded, those of like lengths share a call. A record that has more rows than that
 alone is a call that the model gets in slices, one after the other, and whose outputs are put together again. Every
 record ends on its span's sheet, with a result or a failure.
+
+A batch is decoded, then inferred, and each call that passed is encoded; the three may be done by different threads, the
+model's by the same one always, and each by one at a time.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import NamedTuple, TypeAlias
 
 import torch
 
@@ -36,6 +42,37 @@ CALLS_BEFORE_GROWTH = 256
 """Calls that have to pass before rows that once were too many for the memory are tried again."""
 
 
+class Passed(NamedTuple):
+    """A call that the model answered, and what it answered."""
+
+    call: Call
+    outputs: Outputs
+    batch: Batch
+
+
+@dataclass(slots=True)
+class Decoded:
+    """A batch that is ready for its model."""
+
+    sheets: list[Sheet]
+    calls: Iterator[Call]
+    ahead: Inputs | None = None
+    """The tensors of the first call, where they are made already."""
+
+
+class Ended(NamedTuple):
+    """How the calls of a batch ended."""
+
+    failure: Failure | None = None
+    """Why the model was found broken, where it was."""
+    is_undivided: bool = True
+    """Whether every call passed: the search for culprits says nothing about what batches take."""
+
+
+Report: TypeAlias = Callable[[Passed], None]
+"""Takes calls that passed, each before the next one is made."""
+
+
 class _ModelBrokenError(Exception):
     """The model failed its probe, too."""
 
@@ -45,7 +82,7 @@ class _ModelBrokenError(Exception):
 
 
 class Runner:
-    """Runs one model's batches. To be used from one thread."""
+    """Runs one model's batches."""
 
     def __init__(
         self,
@@ -90,38 +127,58 @@ class Runner:
         self._tried = self._failed = 0
         self._is_asked = False
         """Whether the model has passed its probe during this batch."""
-        self.is_undivided = True
-        """Whether every call of the last batch passed: the search for culprits says nothing about what batches take."""
+        self._is_undivided = True
+        self._ahead: Inputs | None = None
+        """The tensors of the next call, where they are made already."""
 
-    def run(self, spans: Sequence[Span]) -> tuple[list[Sheet], Failure | None]:
-        """Run a batch.
-
-        Returns:
-            The outcomes of each span's records; and, where the model was found broken, why. Its records without a
-            result are then UNAVAILABLE: they are not at fault.
-
-        Raises:
-            DeviceLostError: The process cannot go on.
-        """
+    def decode(self, spans: Sequence[Span]) -> Decoded:
+        """Decode a batch; records that are refused fail on their sheets, of which each span gets one."""
         started_s = time.monotonic()
         sheets = [Sheet(span, started_s) for span in spans]
         groups: Groups = {}
         for sheet in sheets:
             self._decoder.decode(sheet, groups)
+        batch = Decoded(sheets, chain.from_iterable(map(self._calls, groups.values())))
+        first = next(batch.calls, None) if self._buckets is None else None
+        if first is not None:
+            batch.calls = chain([first], batch.calls)
+            with suppress(Exception):  # what there is too little memory for is divided when it is inferred
+                batch.ahead = self._collator.collate(first)
+        return batch
+
+    def infer(self, batch: Decoded, report: Report) -> Ended:
+        """Have the model called with a batch's records; those at fault fail on their sheets.
+
+        Raises:
+            DeviceLostError: The process cannot go on.
+        """
         self._tried = self._failed = 0
         self._is_asked = False
-        self.is_undivided = True
+        self._is_undivided = True
+        self._ahead, batch.ahead = batch.ahead, None
         try:
-            for portions in groups.values():
-                for call in self._calls(portions):
-                    self._tried += records_of(call)
-                    self._attempt(call, self._limits.rows)
+            for call in batch.calls:
+                self._tried += records_of(call)
+                self._attempt(call, self._limits.rows, report)
         except _ModelBrokenError as error:
-            for sheet in sheets:
-                sheet.fail_open(error.failure)
-            return sheets, error.failure
+            return Ended(error.failure, self._is_undivided)
         self._streak.settle(self._tried, self._failed)
-        return sheets, None
+        return Ended(None, self._is_undivided)
+
+    def encode(self, passed: Passed) -> None:
+        """Write the results of a call's records on their sheets."""
+        self._encoder.encode(*passed)
+
+    @staticmethod
+    def close(batch: Decoded, ended: Ended) -> Sequence[Sheet]:
+        """Return the outcomes of a batch of which every call that passed is encoded, those of each span on its sheet.
+
+        Where the model was found broken, records without a result are UNAVAILABLE: they are not at fault.
+        """
+        if ended.failure is not None:
+            for sheet in batch.sheets:
+                sheet.fail_open(ended.failure)
+        return batch.sheets
 
     def _calls(self, portions: Sequence[Portion]) -> Iterator[Call]:
         """Divide records that may share a call into calls."""
@@ -149,36 +206,36 @@ class Runner:
             return said_of_the_model(failure_of(error))
         return None
 
-    def _attempt(self, call: Call, rows_max: int) -> bool:
-        """Run a call, and where it fails, its parts; write every record's outcome down, and tell whether all passed."""
+    def _attempt(self, call: Call, rows_max: int, report: Report) -> bool:
+        """Run a call, and where it fails, its parts; tell of every record what became of it, and whether all passed."""
         try:
-            outputs, batch = self._infer(call, rows_max)
+            passed = self._infer(call, rows_max)
         except Exception as error:  # noqa: BLE001 - a model raises what it likes
             _refuse_lost_device(error)
             failure = failure_of(error, has_texts=BYTES in call[0].plan.datatypes)
             is_short = is_out_of_memory(error)
         else:
-            self._encoder.encode(call, outputs, batch)
+            report(passed)
             return True
         # Out of the handler: the exception, and with it the tensors of the failed call, are gone by now.
-        self.is_undivided = False
+        self._is_undivided = False
         if self._streak.is_suspect and not self._is_asked:
             broken = self.probe()
             if broken is not None:
                 raise _ModelBrokenError(broken)
             self._is_asked = True
         if is_short:
-            return self._attempt_smaller(call, rows_max, failure)
+            return self._attempt_smaller(call, rows_max, report, failure)
         if records_of(call) > 1:
-            return self._attempt_halves(call, rows_max)
+            return self._attempt_halves(call, rows_max, report)
         return self._give_up(call, failure)
 
-    def _attempt_halves(self, call: Call, rows_max: int) -> bool:
+    def _attempt_halves(self, call: Call, rows_max: int, report: Report) -> bool:
         """Run both halves of a call's records; tell whether all passed."""
-        passed = [self._attempt(half, rows_max) for half in halves(call)]
+        passed = [self._attempt(half, rows_max, report) for half in halves(call)]
         return all(passed)
 
-    def _attempt_smaller(self, call: Call, rows_max: int, failure: Failure) -> bool:
+    def _attempt_smaller(self, call: Call, rows_max: int, report: Report, failure: Failure) -> bool:
         """Run a call that needed too much memory in parts, and stay with their size where all of them pass."""
         if self._staging is not None:
             self._staging.drop_graphs()
@@ -186,9 +243,9 @@ class Runner:
         rows = min(rows_of(call), rows_max)
         fewer = max(1, rows // 2)
         if records_of(call) > 1:
-            has_passed = self._attempt_halves(call, rows_max)
+            has_passed = self._attempt_halves(call, rows_max, report)
         elif fewer < rows:
-            has_passed = self._attempt(call, fewer)
+            has_passed = self._attempt(call, fewer, report)
         else:
             return self._give_up(call, failure)
         if has_passed:
@@ -206,11 +263,12 @@ class Runner:
         call[0].sheet.fail(call[0].first_index, failure)
         return False
 
-    def _infer(self, call: Call, rows_max: int) -> tuple[Outputs, Batch]:
+    def _infer(self, call: Call, rows_max: int) -> Passed:
         """Run the model on a call's records, at most `rows_max` rows at once."""
         started_s = time.perf_counter()
         rows = rows_of(call)
-        inputs = self._collator.collate(call)
+        ahead, self._ahead = self._ahead, None
+        inputs = self._collator.collate(call) if ahead is None else ahead
         began_s = time.perf_counter()
         if call[0].plan.form is Form.WHOLE:
             outputs = self._splitter.take(self._ask(inputs, None), None)
@@ -226,7 +284,7 @@ class Runner:
             portion.sheet.rows = max(portion.sheet.rows, rows)
             portion.sheet.infer_s += infer_s * portion.records / records_of(call)
         self._remember(call, rows)
-        return outputs, Batch(rows, round(1e3 * infer_s, 3))
+        return Passed(call, outputs, Batch(rows, round(1e3 * infer_s, 3)))
 
     def _infer_sliced(self, inputs: Inputs, rows: int, rows_max: int) -> Outputs:
         """Run the model on more rows than it takes at once."""

@@ -8,7 +8,7 @@ from benchmarks import padded, sentences
 from benchmarks.workloads import W3, W3_PADDED
 from consumer.models.signature import Signature, TensorSpec
 from consumer.worker import runner as workers
-from tests.worker.building import loaded, read, request, runner, whole, work
+from tests.worker.building import loaded, read, request, run_batch, runner, whole, work
 
 TOKENS = Signature(
     (TensorSpec("ids", "INT64", ("tokens",), pad=0, mask="mask"), TensorSpec("mask", "FP32", ("tokens",))),
@@ -28,7 +28,7 @@ def test_a_worker_without_buckets_takes_records_as_they_come(monkeypatch: pytest
 
     lengths = [2, 90, 2, 2, 3, 2, 70, 2, 5, 5]
     chunk = work([request(str(at), ids=torch.ones(length).long().numpy()) for at, length in enumerate(lengths)])
-    ran = read(runner(loaded(model, TOKENS, rows_max=4)).run([whole(chunk)])[0])
+    ran = read(run_batch(runner(loaded(model, TOKENS, rows_max=4)), [whole(chunk)])[0])
     assert len(ran.results) == len(lengths)
     assert shapes == [(4, 90), (4, 70), (2, 5)]
 

@@ -214,6 +214,23 @@ def test_the_oldest_record_that_is_due_goes_first(arrivals: list[tuple[str, int,
     assert "d" not in batchers
 
 
+@given(arrivals=ARRIVALS)
+@UNHURRIED
+def test_a_batch_is_taken_early_if_it_is_full_and_next_in_any_case(arrivals: list[tuple[str, int, float]]) -> None:
+    """While another batch runs, the next one is taken only where nothing that comes meanwhile could be in it."""
+    batchers: Batchers[int] = Batchers()
+    for model in ("a", "b", "c"):
+        batchers.open(model, BatchOptions(rows_max=8, delay_ms_max=2.0))
+    for at, (model, records, _) in enumerate(arrivals):
+        batchers[model].add(at, [1] * records, float(at))
+    turn = batchers.next_due(float(len(arrivals)), is_idle=False)
+    chosen = batchers.next_full()
+    assert chosen == (turn if turn is not None and batchers[turn].rows >= 8 else None)
+    if chosen is not None:
+        oldest = batchers[chosen].oldest
+        assert batchers[chosen].take()[0].item == oldest
+
+
 def test_a_batch_is_as_large_as_pays() -> None:
     """Once rows are known to cost the same in small batches, these are taken, and an idle device waits for no more."""
     batcher: Batcher[int] = Batcher(BatchOptions(rows_max=256, delay_ms_max=2.0))

@@ -191,6 +191,20 @@ def test_a_kill_from_outside_is_charged_to_a_model_only_when_it_hits_again() -> 
         assert culprits(event, leases.lost(ONE), running) == charged
 
 
+def test_a_worker_that_was_at_two_models_charges_none_until_it_is_known_which() -> None:
+    """One batch was decoded while the other ran: the records of both are searched, and the search tells the model."""
+    leases = Leases()
+    lent = [leases.lend(ONE, model, runs_of(4), is_suspect=False) for model in ("digits", "letters")]
+    running = [Stretch(lease.chunk.chunk, 0, 4) for lease in lent]
+    event = WorkerExited(ONE, -11, running=running)
+    lost = leases.lost(ONE)
+    assert culprits(event, lost, running) == set()
+    assert sum(len(runs[0]) for runs in recover(lost, running, lambda _: True).suspects) == 8
+    alone = leases.lend(ONE, "letters", runs_of(4), is_suspect=True)
+    running = [Stretch(alone.chunk.chunk, 0, 1)]
+    assert culprits(WorkerExited(ONE, -11, running=running), leases.lost(ONE), running) == {"letters"}
+
+
 def test_the_second_lone_death_condemns() -> None:
     """A record is tried alone twice: the second death then makes it a dead letter; one while it waited does not."""
     leases, runs = Leases(), [make_run([7])]

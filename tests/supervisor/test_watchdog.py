@@ -106,6 +106,36 @@ def test_a_load_has_its_own_time_and_excuses_a_loop_that_waits(scene: Scene) -> 
     assert scene.watch.overdue == Overdue(Phase.INFER, "m", 5.0)
 
 
+def test_a_batch_of_the_second_thread_is_judged_and_excuses_a_loop_that_waits(scene: Scene) -> None:
+    """A call may keep the interpreter to itself for as long as it may take; decoding beside it has its own time."""
+    scene.worker.loader.begin(Phase.IDLE, math.inf)
+    scene.worker.caller.begin(Phase.INFER, 50.0, "m", BATCH)
+    scene.worker.loop.begin(Phase.IDLE, 5.0)
+    assert scene.look(49.0) is Step.NOTHING
+    assert scene.look(2.0) is Step.ASK
+    assert scene.watch.overdue == Overdue(Phase.INFER, "m", 50.0)
+    assert scene.watch.loading() == []
+    scene.worker.caller.begin(Phase.INFER, 50.0, "m", BATCH)
+    scene.worker.loop.begin(Phase.INFER, 5.0, "n", BATCH)
+    assert scene.look(0.5) is Step.NOTHING
+    assert scene.look(6.0) is Step.ASK
+    assert scene.watch.overdue == Overdue(Phase.INFER, "n", 5.0)
+
+
+def test_the_batches_of_both_threads_are_named(scene: Scene) -> None:
+    """Records of one chunk in two batches are one stretch of it; a lane that was being written names nothing."""
+    scene.worker.caller.begin(Phase.INFER, 5.0, "m", [Stretch(ChunkId(1), 0, 4), Stretch(ChunkId(2), 0, 2)])
+    scene.worker.loop.begin(Phase.INFER, 5.0, "m", [Stretch(ChunkId(2), 2, 3), Stretch(ChunkId(3), 0, 1)])
+    assert sorted(scene.watch.running() or [], key=lambda each: each.chunk) == [
+        Stretch(ChunkId(1), 0, 4),
+        Stretch(ChunkId(2), 0, 5),
+        Stretch(ChunkId(3), 0, 1),
+    ]
+    assert scene.watch.busy_s(scene.now_s + 2.0) == {"m": 2.0}
+    scene.worker.caller.begin(Phase.INFER, 5.0, "m", [Stretch(ChunkId(number), 0, 1) for number in range(100)])
+    assert scene.watch.running() is None
+
+
 def test_a_start_has_its_time(scene: Scene) -> None:
     """A worker that does not become ready is killed; one that is, and has not written anything yet, is not."""
     assert scene.look(BOOT_TIMEOUT_S, is_ready=False) is Step.NOTHING

@@ -137,9 +137,16 @@ def runner(model: LoadedModel, content_type: str = MSGPACK) -> Runner:
     return Runner(model, model.options, content_type)
 
 
+def run_batch(runs: Runner, spans: Sequence[Span]) -> tuple[Sequence[Sheet], Failure | None]:
+    """Run a batch in one thread; return the outcomes, and why the model was found broken if it was."""
+    batch = runs.decode(spans)
+    ended = runs.infer(batch, runs.encode)
+    return runs.close(batch, ended), ended.failure
+
+
 def run(model: LoadedModel, chunk: Work, content_type: str = MSGPACK) -> Ran:
     """Run a whole chunk as one batch of a new runner."""
-    sheets, broken = runner(model, content_type).run([whole(chunk)])
+    sheets, broken = run_batch(runner(model, content_type), [whole(chunk)])
     assert broken is None
     return read(sheets, content_type)
 

@@ -68,6 +68,25 @@ def busy(started: str) -> Model:
     return model
 
 
+def waits_for(flag: str) -> Model:
+    """Make a model whose answer to a certain row waits until a file exists."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        while bool((x == 1 - TRIGGER).all(dim=1).any()) and not Path(flag).exists():
+            time.sleep(0.01)
+        return x * 2
+
+    return model
+
+
+def flagged(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Make the file that `waits_for` waits for, when a certain record is decoded."""
+    path = os.environ.get("FLAG_FOR_TESTS")
+    if path is not None and bool((inputs["x"] == TRIGGER).all()):
+        Path(path).touch()
+    return inputs
+
+
 def spoils_the_device() -> Model:
     """Make a model after which the device is lost; its warm-up passes."""
 

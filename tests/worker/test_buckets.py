@@ -16,7 +16,7 @@ from consumer.worker.runner import CALLS_BEFORE_GROWTH
 from consumer.worker.spans import Columns, Span
 from schemas.codecs import JSON, MSGPACK
 from tests.strategies import UNHURRIED
-from tests.worker.building import loaded, read, request, runner, whole, work
+from tests.worker.building import loaded, read, request, run_batch, runner, whole, work
 
 WIDTH = 8
 TOKENS = Signature(
@@ -86,7 +86,7 @@ def test_results_are_those_of_one_record_at_a_time(
     spans = [Span(Columns(chunk), a, b) for a, b in ((0, first), (first, second), (second, len(values))) if a < b]
     model = loaded(ENCODER, TOKENS, rows_max=limits[0], padded_max=limits[1])
     ENCODER.calls.clear()
-    ran = read(runner(model).run(spans)[0])
+    ran = read(run_batch(runner(model), spans)[0])
     assert ran.failures == {}
     longest = {rows * length for rows, length in ENCODER.calls}
     assert max(longest) <= max(limits[1], *(max(rows, 1) * length for length, rows, _ in records))
@@ -109,7 +109,7 @@ def test_lengths_that_differ_much_do_not_share_a_call(monkeypatch: pytest.Monkey
         return {"text": torch.zeros(len(inputs["ids"]), WIDTH), "each": torch.zeros(*inputs["ids"].shape, WIDTH)}
 
     chunk = work([record(at, length) for at, length in enumerate(lengths)])
-    assert len(read(runner(loaded(model, TOKENS)).run([whole(chunk)])[0]).results) == len(lengths)
+    assert len(read(run_batch(runner(loaded(model, TOKENS)), [whole(chunk)])[0]).results) == len(lengths)
     assert sum(lengths) <= sum(rows * length for rows, length in calls) <= 1.15 * sum(lengths)
     assert len(calls) < len(lengths) / 8
 
@@ -127,15 +127,15 @@ def test_too_little_memory_limits_what_is_padded_not_the_rows() -> None:
     ran = runner(loaded(model, TOKENS, rows_max=64))
     chunk = work([record(at, 40) for at in range(4)])
     short = work([record(at, 2) for at in range(40)])
-    assert len(read(ran.run([whole(chunk)])[0]).results) == 4
+    assert len(read(run_batch(ran, [whole(chunk)])[0]).results) == 4
     shapes.clear()
-    assert len(read(ran.run([whole(short)])[0]).results) == 40
+    assert len(read(run_batch(ran, [whole(short)])[0]).results) == 40
     assert shapes == [(40, 2)]
-    ran.run([whole(chunk)])
+    run_batch(ran, [whole(chunk)])
     assert shapes[1:] == [(2, 40), (2, 40)]
     few = work([record(0, 2)])
     for _ in range(CALLS_BEFORE_GROWTH):
-        ran.run([whole(few)])
+        run_batch(ran, [whole(few)])
     shapes.clear()
-    ran.run([whole(chunk)])
+    run_batch(ran, [whole(chunk)])
     assert shapes[0] == (4, 40), "after a while more is tried again"

@@ -28,7 +28,7 @@ from consumer.worker.device import WorkerSlot, environment
 from consumer.worker.process import EXIT_DEVICE_LOST, WorkerSpec
 from schemas.codecs import decode_result
 from tests.transport.chunks import Pair, has_ended
-from tests.worker.building import request
+from tests.worker.building import request as record
 from tests.worker.served import TRIGGER
 
 HERE = "tests.worker.served:"
@@ -104,13 +104,17 @@ class Worker(Pair):
 Start = Callable[..., Worker]
 
 
+BOTH_WAYS = pytest.mark.parametrize("start", [1, 2], indirect=True, ids=["straight", "overlapped"])
+"""With as many threads: a worker with two has a second one that calls the models."""
+
+
 @pytest.fixture
-def start() -> Iterator[Start]:
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     """Start workers; they are gone when the test is over."""
     with ExitStack() as stack:
 
         def begin(*models: ModelOptions, slot: WorkerSlot | None = None, **spec: Any) -> Worker:
-            slot = slot or WorkerSlot(index=0, device="cpu", threads=1)
+            slot = slot or WorkerSlot(index=0, device="cpu", threads=getattr(request, "param", 1))
             channel = Channel(WorkerId(1), ChannelOptions())
             stack.callback(channel.close)
             child = spawn(
@@ -131,7 +135,7 @@ def start() -> Iterator[Start]:
 
 def rows(count: int, first: int = 1) -> list[bytes]:
     """Make records that say who they are."""
-    return [request(f"{i:06}", x=np.full(2, i, np.float32)) for i in range(first, first + count)]
+    return [record(f"{i:06}", x=np.full(2, i, np.float32)) for i in range(first, first + count)]
 
 
 def doubled(count: int, first: int = 1) -> list[list[float]]:
@@ -163,6 +167,7 @@ def test_the_supervisor_can_import_the_entry_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@BOTH_WAYS
 def test_a_worker_serves_several_models_at_once(start: Start, torchscript: ModelOptions) -> None:
     """Records of two models, sent in turns, all get their own results; batches are as full as allowed."""
     worker = start(torchscript, served("python", "double", rows_max=64))
@@ -186,12 +191,13 @@ def test_the_process_is_set_up_before_torch_is_imported(start: Start) -> None:
     assert worker.outputs(worker.dispatch("m", rows(1))) == [[1, 1, 1, 1, 1]]
 
 
+@BOTH_WAYS
 def test_the_memory_of_large_batches_is_kept(start: Start) -> None:
     """A batch of 3 MB costs no page faults once others like it have run: malloc keeps its pages."""
     wide = (TensorSpec("x", "FP32", (784,)),)
     worker = start(ModelOptions(id="m", factory=f"{HERE}narrow", inputs=wide, rows_max=1024))
     worker.load("m")
-    values = [request(f"{i:0{6 + i // 512}}", x=np.zeros(784, np.float32)) for i in range(1024)]
+    values = [record(f"{i:0{6 + i // 512}}", x=np.zeros(784, np.float32)) for i in range(1024)]
 
     def faults() -> int:
         worker.answers(worker.dispatch("m", values))
@@ -202,6 +208,7 @@ def test_the_memory_of_large_batches_is_kept(start: Start) -> None:
     assert counts[-1] - counts[-5] < 2 * 784, "four batches, less than two of fresh pages"
 
 
+@BOTH_WAYS
 def test_an_idle_worker_waits_for_a_full_batch_but_not_longer(start: Start) -> None:
     """Records that come within the delay share a batch, which runs once it is full; else when it is over."""
     worker = start(served("patient", "double", rows_max=8, delay_ms_max=60_000), served("brisk", "double"))
@@ -213,6 +220,7 @@ def test_an_idle_worker_waits_for_a_full_batch_but_not_longer(start: Start) -> N
     assert time.monotonic() - began_s < 30
 
 
+@BOTH_WAYS
 def test_a_model_that_loads_holds_nothing_up(start: Start, tmp_path: Path) -> None:
     """While one model is being loaded, another one answers; the first one's records wait and are answered then."""
     os.mkfifo(tmp_path / "fifo")
@@ -229,6 +237,7 @@ def test_a_model_that_loads_holds_nothing_up(start: Start, tmp_path: Path) -> No
     assert loaded.load_s > 0
 
 
+@BOTH_WAYS
 def test_a_model_that_cannot_be_loaded_gives_its_records_back(start: Start, tmp_path: Path) -> None:
     """The supervisor is told why, first; the records are not charged; a later attempt may succeed."""
     path = tmp_path / "late.pt"
@@ -257,6 +266,7 @@ def test_a_model_that_cannot_be_loaded_gives_its_records_back(start: Start, tmp_
     assert "input" in worker.heard[0].failure.message
 
 
+@BOTH_WAYS
 def test_a_broken_model_is_told_apart_from_poison_and_recovers(start: Start, tmp_path: Path) -> None:
     """A model that fails its warm-up input as well is reported before its records come back; a probe ends it."""
     flag = tmp_path / "broken"
@@ -271,13 +281,28 @@ def test_a_broken_model_is_told_apart_from_poison_and_recovers(start: Start, tmp
     assert len(failures) == 40
     assert isinstance(worker.heard[0], ModelFailed)
     assert worker.heard[0].failure.message == "weights are gone"
-    assert sum(isinstance(event, ModelFailed) for event in worker.heard) == 1
+    told = sum(isinstance(event, ModelFailed) for event in worker.heard)
+    assert told <= 2, "once for each batch that was under way"
     worker.channel.send(ProbeModel("m"))
-    worker.hear(lambda heard: sum(isinstance(event, ModelFailed) for event in heard) == 2)
+    worker.hear(lambda heard: sum(isinstance(event, ModelFailed) for event in heard) > told)
     flag.unlink()
     worker.channel.send(ProbeModel("m"))
     worker.hear(lambda heard: any(isinstance(event, ModelProbed) for event in heard))
     assert worker.outputs(worker.dispatch("m", rows(40))) == doubled(40)
+
+
+def test_a_batch_is_decoded_while_the_one_before_it_runs(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a core to spare: the first batch here ends only when the second one's last record is decoded."""
+    flag = tmp_path / "decoded"
+    monkeypatch.setenv("FLAG_FOR_TESTS", str(flag))
+    options = {"arguments": {"flag": str(flag)}, "preprocess": f"{HERE}flagged", "rows_max": 8}
+    worker = start(served("m", "waits_for", **options), slot=WorkerSlot(index=0, device="cpu", threads=2))
+    worker.load("m")
+    first, second = worker.dispatch("m", rows(8, 1 - TRIGGER)), worker.dispatch("m", rows(8, TRIGGER - 7))
+    assert worker.outputs(first) == doubled(8, 1 - TRIGGER)
+    assert worker.outputs(second) == doubled(8, TRIGGER - 7)
 
 
 def test_stop_signals_do_not_end_a_worker(start: Start) -> None:
@@ -290,6 +315,7 @@ def test_stop_signals_do_not_end_a_worker(start: Start) -> None:
     assert worker.outputs(worker.dispatch("m", rows(5))) == doubled(5)
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize("is_loading", [False, True])
 def test_a_worker_ends_by_end_of_file(start: Start, tmp_path: Path, *, is_loading: bool) -> None:
     """Once the supervisor's end is closed it exits with 0, also while a model is being loaded."""
@@ -316,6 +342,7 @@ def test_a_device_that_does_not_work_is_a_boot_failure(start: Start) -> None:
     assert "\n" not in worker.channel.boot_failure
 
 
+@BOTH_WAYS
 @pytest.mark.parametrize(
     ("model", "exit_code"), [("spoils_the_device", EXIT_DEVICE_LOST), ("crashes", -signal.SIGABRT)]
 )

@@ -16,7 +16,7 @@ from consumer.worker.runner import CALLS_BEFORE_GROWTH
 from consumer.worker.spans import Columns, Span
 from schemas.codecs import JSON
 from schemas.tensors import Tensor
-from tests.worker.building import X, linear, loaded, read, request, run, runner, whole, work
+from tests.worker.building import X, linear, loaded, read, request, run, run_batch, runner, whole, work
 
 ONE = np.ones(4, np.float32)
 OK = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
@@ -397,15 +397,15 @@ def test_too_little_memory_halves_the_batch_and_is_remembered() -> None:
     model = Recorder(needs_memory(20))
     ran = runner(loaded(model, rows_max=64))
     chunk = work([request(f"{i:04}", x=OK) for i in range(64)])
-    first = read(ran.run([whole(chunk)])[0])
+    first = read(run_batch(ran, [whole(chunk)])[0])
     assert len(first.results) == 64
     assert [call["x"][0] for call in model.calls] == [64, 32, 16, 16, 32, 16, 16]
     model.calls.clear()
-    assert len(read(ran.run([whole(chunk)])[0]).results) == 64
+    assert len(read(run_batch(ran, [whole(chunk)])[0]).results) == 64
     assert [call["x"][0] for call in model.calls] == [16] * 4
     model.calls.clear()
     for _ in range(CALLS_BEFORE_GROWTH // 4):
-        ran.run([whole(chunk)])
+        run_batch(ran, [whole(chunk)])
     assert 32 in [call["x"][0] for call in model.calls[-12:]]
     assert [call["x"][0] for call in model.calls[:200]] == [16] * 200
 
@@ -420,10 +420,10 @@ def test_a_record_that_needs_too_much_memory_alone_is_the_only_one_to_fail() -> 
 
     recorder = Recorder(model)
     ran = runner(loaded(recorder))
-    first = read(ran.run([whole(work([request(str(i), x=BAD if i == 5 else OK) for i in range(16)]))])[0])
+    first = read(run_batch(ran, [whole(work([request(str(i), x=BAD if i == 5 else OK) for i in range(16)]))])[0])
     assert first.reasons() == {5: "out-of-memory"}
     recorder.calls.clear()
-    ran.run([whole(work([request(str(i), x=OK) for i in range(16)]))])
+    run_batch(ran, [whole(work([request(str(i), x=OK) for i in range(16)]))])
     assert recorder.calls == [{"x": (16, 4)}]
 
 
@@ -442,7 +442,7 @@ def test_a_lost_device_ends_the_worker() -> None:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered")
 
     with pytest.raises(DeviceLostError, match="device-side assert"):
-        runner(loaded(model)).run([whole(work([request("a", x=OK)]))])
+        run_batch(runner(loaded(model)), [whole(work([request("a", x=OK)]))])
 
 
 def test_outputs_without_a_row_for_each_row_are_a_failure() -> None:
@@ -497,10 +497,10 @@ def test_poisoned_batches_are_dead_lettered_once_the_model_has_passed_its_probe(
     """A model that answers its probe is not at fault, however many batches fail."""
     moody = Moody()
     ran = runner(loaded(moody, failures_max=2))
-    ran.run([good()])
+    run_batch(ran, [good()])
     for batch in range(5):
         before = moody.calls
-        sheets, broken = ran.run([poison()])
+        sheets, broken = run_batch(ran, [poison()])
         assert broken is None
         assert set(read(sheets).reasons().values()) == {"inference-failed"}
         assert moody.calls - before == (7 if batch == 0 else 8), "one probe for a batch, however often it is divided"
@@ -514,15 +514,15 @@ def test_a_broken_model_keeps_its_records(probe: str) -> None:
     if probe == "warm-up input":
         model.probe_inputs = {"x": torch.zeros(1, 4)}
     ran = runner(model)
-    assert ran.run([good()])[1] is None
+    assert run_batch(ran, [good()])[1] is None
     moody.is_broken = True
     for _ in range(2):
-        sheets, broken = ran.run([good()])
+        sheets, broken = run_batch(ran, [good()])
         assert broken is None
         assert {failure.disposition for failure in read(sheets).failures.values()} == {Disposition.POISON}
     for _ in range(2):
         before = moody.calls
-        sheets, broken = ran.run([good(), good()])
+        sheets, broken = run_batch(ran, [good(), good()])
         assert broken is not None
         assert (broken.reason, broken.message) == ("model-unavailable", "weights are gone")
         assert broken.disposition is Disposition.UNAVAILABLE
@@ -531,8 +531,8 @@ def test_a_broken_model_keeps_its_records(probe: str) -> None:
     assert ran.probe() == broken
     moody.is_broken = False
     assert ran.probe() is None
-    assert len(read(ran.run([good()])[0]).results) == 4
-    assert read(ran.run([poison()])[0]).reasons()[0] == "inference-failed"
+    assert len(read(run_batch(ran, [good()])[0]).results) == 4
+    assert read(run_batch(ran, [poison()])[0]).reasons()[0] == "inference-failed"
 
 
 def test_what_is_refused_before_the_model_does_not_make_it_suspect() -> None:
@@ -540,9 +540,9 @@ def test_what_is_refused_before_the_model_does_not_make_it_suspect() -> None:
     moody = Moody()
     ran = runner(loaded(moody, failures_max=2))
     for _ in range(4):
-        ran.run([whole(work([b"junk", request("a", y=OK)]))])
+        run_batch(ran, [whole(work([b"junk", request("a", y=OK)]))])
     moody.is_broken = True
-    sheets, broken = ran.run([good()])
+    sheets, broken = run_batch(ran, [good()])
     assert broken is None
     assert read(sheets).reasons()[0] == "inference-failed"
 
@@ -552,7 +552,7 @@ def test_a_model_that_never_answered_cannot_be_called_broken() -> None:
     moody = Moody()
     moody.is_broken = True
     ran = runner(loaded(moody, failures_max=1))
-    sheets, broken = ran.run([good()])
+    sheets, broken = run_batch(ran, [good()])
     assert broken is None
     assert set(read(sheets).reasons().values()) == {"inference-failed"}
 
@@ -569,7 +569,7 @@ def test_records_that_passed_before_the_model_broke_keep_their_results() -> None
     loaded_model = loaded(model, takes, failures_max=1)
     loaded_model.probe_inputs = {"x": torch.zeros(1, 4)}
     values = [request("a", x=OK), request("b", x=OK[:3]), b"junk", request("c", x=OK)]
-    sheets, broken = runner(loaded_model).run([whole(work(values))])
+    sheets, broken = run_batch(runner(loaded_model), [whole(work(values))])
     assert broken is not None
     ran = read(sheets)
     assert set(ran.results) == {0, 3}
@@ -584,7 +584,7 @@ def test_a_batch_of_several_chunks_is_one_call_and_a_sheet_for_each() -> None:
     model = Recorder(linear())
     chunks = [work([request(f"{n}{i:03}", x=OK * i) for i in range(12)], chunk=n) for n in range(3)]
     spans = [Span(Columns(chunks[0]), 4, 12), Span(Columns(chunks[1]), 0, 12), Span(Columns(chunks[2]), 0, 1)]
-    sheets, _ = runner(loaded(model)).run(spans)
+    sheets, _ = run_batch(runner(loaded(model)), spans)
     assert model.calls == [{"x": (21, 4)}]
     assert [sheet.columns.work.chunk for sheet in sheets] == [0, 1, 2]
     whole_s = sum(sheet.infer_s for sheet in sheets)

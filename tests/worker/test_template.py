@@ -23,7 +23,7 @@ from consumer.worker.spans import Columns, Sheet, Span
 from consumer.worker.template import RECORDS_MIN, Block, Template
 from schemas.codecs import decode_request, decode_result
 from schemas.records import BATCH_ROWS
-from tests.worker.building import X, loaded, read, request, run, whole, work
+from tests.worker.building import X, loaded, read, request, run, run_batch, whole, work
 from tests.worker.building import runner as runner_of
 
 SIGNATURE = Signature((X, TensorSpec("n", "INT16", (2,))))
@@ -55,11 +55,11 @@ def outcomes(
     with frozen_clocks(**limits):
         runs = runner_of(loaded(model, SIGNATURE, rows_max=rows_max))
         for other in before:
-            runs.run([whole(other)])
+            run_batch(runs, [whole(other)])
         columns = Columns(chunk)
         found: list[Any] = []
         for first, stop in spans:
-            sheets, broken = runs.run([Span(columns, first, stop)])
+            sheets, broken = run_batch(runs, [Span(columns, first, stop)])
             assert broken is None
             ran = read(sheets)
             found += [ran.failures.get(i) or (ran.values[i], ran.keys[i]) for i in range(first, stop)]
@@ -160,7 +160,7 @@ def test_outputs_may_look_otherwise_in_every_batch() -> None:
 
     runs = runner_of(loaded(answer))
     for name, change in ways:
-        sheets, _ = runs.run([whole(work(rows(20)))])
+        sheets, _ = run_batch(runs, [whole(work(rows(20)))])
         ran = read(sheets)
         for index in range(20):
             (output,) = ran.results[index].outputs
