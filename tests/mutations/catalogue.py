@@ -362,12 +362,31 @@ MUTANTS = (
         bug="fails a whole batch for one record in it",
         promise="P7",
         path="consumer/worker/runner.py",
-        before="            return self._attempt_halves(call, rows_max)\n        return self._give_up(call, failure)\n",
+        before="            return self._attempt_halves(call, rows_max, report)\n"
+        "        return self._give_up(call, failure)\n",
         after="            for one in (portion.part(i, i + 1) for portion in call for i in range(portion.records)):\n"
         "                self._give_up([one], failure)\n"
         "            return False\n"
         "        return self._give_up(call, failure)\n",
         tests=("tests/worker/test_runner.py",),
+    ),
+    Mutant(
+        name="charges-the-bystander",
+        bug="charges a crash to every model that the worker was at, not to the one whose it was",
+        promise="P7",
+        path="consumer/core/recovery.py",
+        before=" and len({lease.chunk.model for lease in named}) == 1",
+        after="",
+        tests=("tests/core/test_leases.py",),
+    ),
+    Mutant(
+        name="suspect-in-company",
+        bug="begins another batch while one runs whose record may end the worker",
+        promise="P7",
+        path="consumer/worker/caller.py",
+        before=" and not any(job.is_suspect for job in self._under_way)",
+        after="",
+        tests=("tests/worker/test_caller.py",),
     ),
     Mutant(
         name="payload-overwritten",
