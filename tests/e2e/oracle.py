@@ -70,6 +70,8 @@ class Archive:
         """Where to read on, by topic id and partition."""
         self._seen: dict[tuple[str, int, int], tuple[Place, Outcome]] = {}
         """By topic id, partition and offset."""
+        self._again: set[tuple[str, int, int]] = set()
+        """What the last reading from the beginning brought, and those that went on from there."""
 
     def read(
         self, timeout_s: float = WAIT_S, *, whole: bool = False, is_partial: bool = False
@@ -87,6 +89,7 @@ class Archive:
         with self._lock:
             if whole:
                 self._positions.clear()
+                self._again.clear()
             try:
                 self._read_on(time.monotonic() + timeout_s)
             except (KafkaException, UnseenError) as error:
@@ -96,6 +99,15 @@ class Archive:
             for place, outcome in self._seen.values():
                 found[place].append(outcome)
             return found
+
+    def account(self, place: Place) -> str:
+        """Tell where each outcome of an input lies, when it was produced, and whether it can still be read."""
+        with self._lock:
+            return ", ".join(
+                f"{outcome.topic} [{key[1]}] {key[2]} of {outcome.at_s:.3f}{'' if key in self._again else ' (gone)'}"
+                for key, (source, outcome) in sorted(self._seen.items())
+                if source == place
+            )
 
     def _read_on(self, deadline_s: float) -> None:
         ids, places = {}, []
@@ -127,6 +139,7 @@ class Archive:
                         offset = int(message.offset() or 0)
                         if message.timestamp()[1] >= self._since_ms:
                             self._seen[ids[topic], partition, offset] = self._outcome(message)
+                            self._again.add((ids[topic], partition, offset))
                         self._positions[ids[topic], partition] = offset + 1
                     else:
                         open_ends.discard((topic, partition))

@@ -61,6 +61,10 @@ def pruned(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+TOLD = 5
+"""Doubled outcomes that are told, of the first and of the last."""
+
+
 @dataclass
 class Stage:
     """One test's world."""
@@ -278,7 +282,9 @@ class Stage:
         assert not corrupt, f"{len(corrupt)} wrong results, such as {corrupt[0]}: {outcomes[corrupt[0]]}"
         doubled = sum(len(found) - 1 for found in outcomes.values())
         allowed = 0 if self.is_transactional else doubled_max
-        assert doubled <= allowed, f"{doubled} outcomes too many, {allowed} allowed{self.logs()}"
+        twice = [f"\n  {place}: {self.archive.account(place)}" for place, found in outcomes.items() if len(found) > 1]
+        told = "".join([*twice[:TOLD], *twice[-TOLD:]])
+        assert doubled <= allowed, f"{doubled} outcomes too many, {allowed} allowed{told}{self.logs()}"
         assert self.committed() == self.ends()
         return {place: found[0] for place, found in outcomes.items()}
 
