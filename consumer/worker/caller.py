@@ -179,7 +179,7 @@ class Overlapped:
                 if news.passed is None:
                     self._under_way.remove(news.job)
                     if news.job.is_suspect or (news.job.ended is not None and news.job.ended.failure is not None):
-                        self.tell()  # what it means for the batches after it, they are not begun without
+                        self.tell()  # before another is begun: what follows from it may change which
 
     def tell(self) -> None:
         """Tell what was seen: mostly when the next batch is begun, so that the device does not wait for it."""

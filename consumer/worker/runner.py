@@ -9,8 +9,8 @@ Theory of operation. A batch is divided into groups of records that may share a 
 alone is a call that the model gets in slices, one after the other, and whose outputs are put together again. Every
 record ends on its span's sheet, with a result or a failure.
 
-A batch is decoded, then inferred, and each call that passed is encoded; the three may be done by different threads, the
-model's by the same one always, and each by one at a time.
+A batch is decoded, then inferred, and each call that passed is encoded; different threads may do the three, each by one
+at a time. A probe calls the model, too, so it must not come during a batch.
 """
 
 import time
