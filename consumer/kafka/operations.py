@@ -11,6 +11,7 @@ thread ends without another one.
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -75,6 +76,8 @@ class Operation:
         """Begin it; `attempt` is the commit that it is about. What `calls` asks of the client goes through `repeat`."""
         self.attempt = attempt
         self.ending = Ending()
+        self.words: deque[str] = deque()
+        """What holds it up, for the loop's thread to say and forget."""
         self._raised: BaseException | None = None
         self._calls = calls
         self._called_s: float | None = None

@@ -22,6 +22,10 @@ START_TIMEOUT_S = 30.0
 """How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
 ASK_AGAIN_S = 1.0
 EXAMINATION_WAIT_S = 0.1
+UNDECIDED = (
+    "{}: they tell whether the last transaction was committed, and everything waits for them; if the brokers are well, "
+    "find a transaction that they left without an end by kafka-transactions.sh find-hanging, and abort it"
+)
 NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 
 
@@ -85,7 +89,8 @@ class Succession:
         while True:
             try:
                 found = self._committed(list(attempt.offsets))
-            except (KafkaException, BrokerError):
+            except (KafkaException, BrokerError) as raised:
+                operation.words.append(UNDECIDED.format(raised))
                 time.sleep(ASK_AGAIN_S)
                 continue
             # One transaction: one of its offsets, with its metadata, tells of all.

@@ -391,6 +391,31 @@ def test_a_client_that_breaks_in_a_commit_asks_what_became_of_it(
     assert scene.visible() == Counter([b"a", b"b"])
 
 
+def test_what_a_new_client_waits_for_is_said(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the committed offsets cannot be had everything waits, and one line says for what; then it goes on."""
+    monkeypatch.setattr("consumer.kafka.succession.ASK_AGAIN_S", 0.05)
+    answers = scene.out._succession._committed
+    refused = iter([BrokerError("the committed offsets of group g are not known: timed out")] * 2)
+
+    def committed(partitions: Any) -> Any:
+        for error in refused:
+            raise error
+        return answers(partitions)
+
+    scene.out._succession._committed = committed
+    scene.hand(b"a")
+    scene.pass_barrier()
+    monkeypatch.setattr(transactions, "end", lambda *_: Ending(fatal=KafkaError(KafkaError._FATAL)))
+    answer = scene.commit(101)
+    monkeypatch.undo()
+    assert answer.error is not None
+    (said,) = [each for each in scene.out.complaints() if each.name == "UNSTABLE_OFFSET_COMMIT"]
+    assert said.count == 2
+    assert said.message.startswith("the committed offsets of group g are not known: timed out: they tell whether")
+    assert scene.commit(101).error is None
+    assert scene.visible() == Counter([b"a"])
+
+
 @pytest.mark.parametrize("was_committed", [True, False])
 def test_a_client_that_never_comes_back_is_left_behind(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, was_committed: bool
