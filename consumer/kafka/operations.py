@@ -26,6 +26,7 @@ from consumer.core.types import TopicPartition
 RETRY_S = 0.05
 CALL_TIMEOUT_S = 5.0
 """How long one call of the client may take before it is called again to go on."""
+WORDS_MAX = 10
 OVERDUE_S = 1.5 * CALL_TIMEOUT_S
 """After so long a call is not expected to return any more."""
 SECOND_LOOK_S = 1.0
@@ -76,8 +77,8 @@ class Operation:
         """Begin it; `attempt` is the commit that it is about. What `calls` asks of the client goes through `repeat`."""
         self.attempt = attempt
         self.ending = Ending()
-        self.words: deque[str] = deque()
-        """What holds it up, for the loop's thread to say and forget."""
+        self.words: deque[str] = deque(maxlen=WORDS_MAX)
+        """What holds it up, the newest, for the loop's thread to say and forget."""
         self._raised: BaseException | None = None
         self._calls = calls
         self._called_s: float | None = None

@@ -169,7 +169,7 @@ class TransactionalSink(Outlet):
         """See how far everything is, and do what comes next."""
         if self._operation is not None:
             while self._operation.words:
-                self._complaints.add("UNSTABLE_OFFSET_COMMIT", self._operation.words.popleft())
+                self._complaints.add("_WAIT_COORD", self._operation.words.popleft())
             if self._operation.wait(0):
                 self._finish(self._operation)
             elif self._operation.is_hung():

@@ -409,7 +409,7 @@ def test_what_a_new_client_waits_for_is_said(scene: Scene, monkeypatch: pytest.M
     answer = scene.commit(101)
     monkeypatch.undo()
     assert answer.error is not None
-    (said,) = [each for each in scene.out.complaints() if each.name == "UNSTABLE_OFFSET_COMMIT"]
+    (said,) = [each for each in scene.out.complaints() if each.name == "_WAIT_COORD"]
     assert said.count == 2
     assert said.message.startswith("the committed offsets of group g are not known: timed out: they tell whether")
     assert scene.commit(101).error is None
