@@ -190,6 +190,9 @@ class WorkerEnd:
                 self._send(WANT_ROOM, None)
                 self._wants_room = True
             self._receive_packet()
+            # The reply may be behind what did not fit into the socket, which the supervisor tries again when it hears
+            # something: with the socket empty, it is asked again.
+            self._wants_room = self._wants_room and self._is_readable(0.0)
         return self._outbox, position, None
 
     def _is_readable(self, timeout_s: float | None) -> bool:

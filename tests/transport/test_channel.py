@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from ast import literal_eval
 from dataclasses import replace
@@ -14,9 +15,9 @@ from consumer.core.types import ChunkId, Failure, WorkerId
 from consumer.transport.channel import PACKETS_MAX, Channel, ChannelClosedError, ChannelOptions
 from consumer.transport.controls import LoadModel, ProbeModel, Ready, encode
 from consumer.transport.packets import WANT_ROOM, Kind
-from consumer.transport.worker_end import WorkerEnd
+from consumer.transport.worker_end import Work, WorkerEnd
 from tests.transport import children
-from tests.transport.chunks import chunk, open_descriptors, run, wait_until_blocked
+from tests.transport.chunks import Pair, chunk, open_descriptors, run, wait_until_blocked
 from tests.transport.conftest import Connect
 
 SMALL = 1 << 16
@@ -325,6 +326,47 @@ def test_a_worker_that_dies_waiting_for_room() -> None:
     assert channel.receive() == [WorkerReady(WorkerId(1), "before"), WorkerReady(WorkerId(1), "after")]
     with pytest.raises(ChannelClosedError):
         channel.receive()
+    channel.close()
+
+
+def test_room_that_finds_the_socket_full_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker waits for room while its socket is full of chunks: it gets it, though it answers nothing meanwhile."""
+    channel = Channel(WorkerId(1), ChannelOptions(outbox_bytes=SMALL))
+    end = WorkerEnd(channel.ends)
+    for number in range(5):
+        channel.send_chunk(chunk(number, run([b"v"])), None)
+        end._receive_packet()
+    for number in range(5, 5000):
+        if channel._backlog:
+            break
+        channel.send_chunk(chunk(number, run([b"v"])), None)
+    assert channel._backlog
+    may_read = threading.Event()
+    receive_packet = end._receive_packet
+
+    def receive_later() -> None:
+        may_read.wait()
+        receive_packet()
+
+    def answer() -> None:
+        for received in list(end._stash)[:5]:
+            assert isinstance(received, Work)
+            end.answer(received.chunk, 0, [bytes(SMALL // 4)], None, {}, children.TIMING)
+
+    monkeypatch.setattr(end, "_receive_packet", receive_later)
+    worker = threading.Thread(target=answer, daemon=True)
+    worker.start()
+    deadline_s = time.monotonic() + 20
+    while not end._wants_room:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
+    pair = Pair(channel, None)  # type: ignore[arg-type]
+    assert len(pair.receive_answers(4)) == 4  # and the wish for room, whose answer does not fit into the socket
+    may_read.set()
+    assert len(pair.receive_answers(1)) == 1
+    worker.join(20)
+    assert not worker.is_alive()
+    end.close()
     channel.close()
 
 
