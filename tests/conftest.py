@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from consumer.demo.broker import Broker, BrokerError, Kind, start
 
 TOGETHER = {
+    "tests/contract/test_stuck.py": "two nodes",
     "tests/demo/test_serve.py": "trained",
     "tests/demo/test_training.py": "trained",
     "tests/faults/test_delivery.py": "cluster",

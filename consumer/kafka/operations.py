@@ -31,6 +31,9 @@ OVERDUE_S = 1.5 * CALL_TIMEOUT_S
 """After so long a call is not expected to return any more."""
 SECOND_LOOK_S = 1.0
 """An overdue call has so much longer: perhaps this whole process was frozen."""
+ABORT_S = 3.0
+"""How long an abort may take: whoever takes over ends the transaction as well, and knows a way around one that is
+stuck."""
 HANG_S = 10.0
 """How long the client may take to end a transaction before it is given up for another one: after its coordinator was
 away, one was seen not to find it again, where a new client did at once."""
@@ -118,12 +121,11 @@ class Operation:
             KafkaException: what the client says last.
             AbandonedError: nobody waits for it any more.
         """
+        self.pause(0)
         while True:
-            if self._is_abandoned:
-                raise AbandonedError
             self._called_s = time.monotonic()
             try:
-                call(CALL_TIMEOUT_S)
+                call(min(CALL_TIMEOUT_S, max(RETRY_S, until_s - self._called_s)))
             except KafkaException as raised:
                 if not raised.args[0].retriable() or time.monotonic() >= until_s:
                     raise
@@ -131,7 +133,17 @@ class Operation:
                 return
             finally:
                 self._called_s = None
-            time.sleep(RETRY_S)
+            self.pause(RETRY_S)
+
+    def pause(self, timeout_s: float) -> None:
+        """Let time pass before something is asked again; in the thread.
+
+        Raises:
+            AbandonedError: nobody waits for it any more.
+        """
+        time.sleep(timeout_s)
+        if self._is_abandoned:
+            raise AbandonedError
 
     def _run(self) -> None:
         try:
@@ -145,9 +157,9 @@ class Operation:
 def end(client: Producer, attempt: Attempt | None, operation: Operation) -> Ending:
     """Commit the open transaction, or abort it if none is asked for or it cannot be committed."""
     refused: KafkaError | None = None
-    until_s = time.monotonic() + HANG_S
     try:
         if attempt is not None:
+            until_s = time.monotonic() + HANG_S
             try:
                 send = partial(client.send_offsets_to_transaction, _positions(attempt.offsets), attempt.metadata)
                 operation.repeat(send, until_s)
@@ -158,7 +170,7 @@ def end(client: Producer, attempt: Attempt | None, operation: Operation) -> Endi
                     return Ending(fatal=refused)
             else:
                 return Ending()
-        operation.repeat(client.abort_transaction, until_s)
+        operation.repeat(client.abort_transaction, time.monotonic() + ABORT_S)
     except KafkaException as raised:
         return Ending(fatal=raised.args[0])
     return Ending(error=refused)

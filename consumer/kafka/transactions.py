@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from operator import attrgetter
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, ThrottleEvent
 
@@ -37,6 +38,7 @@ from consumer.kafka.parking import Place
 from consumer.kafka.ration import SLOW, Ration
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
+from consumer.kafka.spares import Spares
 from consumer.kafka.succession import Succession
 from consumer.kafka.trials import Trials
 
@@ -76,7 +78,6 @@ class TransactionalSink(Outlet):
             FencedError: another instance has the same transactional.id.
         """
         super().__init__(settings, routes)
-        self._id = str(settings["transactional.id"])
         self._timeout_s = float(settings["transaction.timeout.ms"]) / 1000
         self._retained: list[HandOver] = []
         """In the open transaction, or in one that was aborted."""
@@ -97,9 +98,12 @@ class TransactionalSink(Outlet):
         """No topic is at fault that it cannot."""
         self._not_before_s = 0.0
         self._backoff_s = BACKOFF_S
-        self._succession = Succession(partial(self._make, {"throttle_cb": self._note_throttle}), self._id, committed)
+        own = str(settings["transactional.id"])
+        spares = Spares(own)
+        make = partial(self._make_as, {"throttle_cb": self._note_throttle})
+        self._succession = Succession(make, own, spares, committed)
         self._client = self._succession.begin(self._complaints, examine)
-        self._trials = Trials(partial(self._make, {**UNHEARD, "transactional.id": f"{self._id}.probe"}), self._tell)
+        self._trials = Trials(partial(self._make_as, UNHEARD), spares, self._tell)
         self._trials.prepare()
         self._returning: list[HandOver] = []
         """Parked, and in the transaction again."""
@@ -160,17 +164,19 @@ class TransactionalSink(Outlet):
         """Abort what is open, and give up what is still in the client; flush and commit first."""
         if self._operation is None and self._began_s is not None and self._complaints.fatal is None:
             self._operation = Operation(partial(end, self._client, None), None)
-        if self._operation is not None:
-            self._operation.wait(1.0)
+        if self._operation is not None and not self._operation.wait(1.0):
+            self._operation.abandon()
+        self._trials.close()
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
     def _turn(self) -> None:
         """See how far everything is, and do what comes next."""
         if self._operation is not None:
+            has_ended = self._operation.wait(0)
             while self._operation.words:
                 self._complaints.add("_WAIT_COORD", self._operation.words.popleft())
-            if self._operation.wait(0):
+            if has_ended:
                 self._finish(self._operation)
             elif self._operation.is_hung():
                 self._operation.abandon()
@@ -268,6 +274,9 @@ class TransactionalSink(Outlet):
         if self._retained:
             self._is_condemned = self._is_explained = True
 
+    def _make_as(self, settings: Mapping[str, Any], transactional_id: str) -> Producer:
+        return self._make({**settings, "transactional.id": transactional_id})
+
     def _begin(self) -> bool:
         """Have a transaction open; False if the client cannot, which the next turn looks into."""
         if self._began_s is None:
@@ -338,15 +347,18 @@ class TransactionalSink(Outlet):
             return
         if ending.error is not None:
             self._complaints.note(ending.error)
-        self._again()
+        if self._again() and ending.client is None:
+            # The partition that took no record may take no mark of the transaction's end either.
+            self._operation = Operation(partial(self._succession.take_over, None), None)
         if attempt is not None:
             self._events.append(attempt.answer(ending.error.name() if ending.error is not None else "_FATAL"))
 
-    def _again(self) -> None:
-        """Have everything that is retained produced again, but for topics that are to be tried first."""
+    def _again(self) -> bool:
+        """Have what is retained produced again, but for topics that are to be tried first; tell whether some are."""
         left = [handed for handed in self._retained if not handed.is_fenced]
         self._retained = self._trials.suspend(left, is_explained=self._is_explained)
-        if len(self._retained) < len(left):
+        is_for_topics = len(self._retained) < len(left)
+        if is_for_topics:
             self._not_before_s = max(self._not_before_s, time.monotonic() + self._backoff_s)
             self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
         self._is_condemned = self._is_explained = False
@@ -357,6 +369,7 @@ class TransactionalSink(Outlet):
         self._suspects.clear()
         for handed in self._retained:
             self._enlist(handed)
+        return is_for_topics
 
     def _enlist(self, handed: HandOver) -> None:
         """Have all of a retained hand-over sent."""
@@ -370,7 +383,7 @@ class TransactionalSink(Outlet):
         """Make another client, unless another instance wants to be the only one."""
         is_timed_out = self._began_s is not None and time.monotonic() - self._began_s >= self._timeout_s
         if name == "_FENCED" and not is_timed_out:
-            raise FencedError(self._id)
+            raise FencedError(self._succession.id)
         # Without a word from the client before it broke, nothing is known of topics.
         self._is_explained = self._is_explained or not self._is_condemned
         self._complaints = Complaints()

@@ -4,10 +4,11 @@ Owns which topics those are, their hand-overs, and the rhythm of the tries. Must
 
 Theory of operation. A transaction that fails says which records were not acknowledged, not always whose fault that was:
 one refused topic takes the others' records with it. So the topics of all of them are *suspended* until they are tried,
-each with one of its records, in a transaction of a client of its own that is aborted in any case. A topic that takes
-the record was innocent: its hand-overs go on. One that does not is *parked*, which the core is told, and tried again
-with backoff. A hand-over whose delivery the core was told of cannot be parked any more: until its topic takes it, no
-transaction can be committed.
+each with one of its records, in a transaction of a client of its own that is aborted in any case. Its id is a spare,
+which the topic keeps until it takes records: an abort that gets stuck there tells nothing of other topics. A topic that
+takes the record was innocent: its hand-overs go on. One that does not is *parked*, which the core is told, and tried
+again with backoff. A hand-over whose delivery the core was told of cannot be parked any more: until its topic takes it,
+no transaction can be committed.
 """
 
 import time
@@ -26,11 +27,12 @@ from consumer.kafka.handovers import CONDEMNING, HandOver
 from consumer.kafka.operations import Ending, Operation, discard
 from consumer.kafka.outlet import SinkEvent, send_one
 from consumer.kafka.parking import PROBE_BACKOFF_S, PROBE_BACKOFF_S_MAX, Place
-from consumer.kafka.succession import START_TIMEOUT_S
+from consumer.kafka.spares import Spares
+from consumer.kafka.succession import START_TIMEOUT_S, at_once, end_last, is_stuck
 
 NOT_ALLOWED = (
-    "delivery: exactly-once tries topics that refuse records by a second transactional.id, which ends in .probe, and "
-    "the brokers refuse it (allow Write and Describe for both ids, best by their prefix)"
+    "delivery: exactly-once needs spare transactional ids besides its own, such as {}, and the brokers refuse that one "
+    "(allow Write and Describe for all that begin with its own id)"
 )
 ANSWER_S = 2.0
 """A topic that does not take a single record for so long refuses."""
@@ -49,14 +51,18 @@ class Suspended:
     """It was tried in vain, and the core was told."""
     try_at_s: float = 0.0
     backoff_s: float = PROBE_BACKOFF_S
+    spare: str | None = None
+    """The transactional id to try it with."""
+    has_used_spare: bool = False
 
 
 class Trials:
     """Every topic that is not to be in a transaction now."""
 
-    def __init__(self, make: Callable[[], Producer], tell: Callable[[SinkEvent], None]) -> None:
-        """Start with none; `make` makes a client to try topics with, `tell` takes events."""
+    def __init__(self, make: Callable[[str], Producer], spares: Spares, tell: Callable[[SinkEvent], None]) -> None:
+        """Start with none; `make` makes the client of an id to try a topic with, `tell` takes events."""
         self._make = make
+        self._spares = spares
         self._tell = tell
         self._topics: dict[str, Suspended] = {}
         self._trial: tuple[str, Operation] | None = None
@@ -81,13 +87,19 @@ class Trials:
         Raises:
             BrokerError: the brokers refuse the client that tries them, or do not answer.
         """
-        client = self._make()
-        try:
-            client.init_transactions(START_TIMEOUT_S)
-        except KafkaException as raised:
-            raise BrokerError(f"{NOT_ALLOWED}: {described(raised.args[0])}") from None
-        finally:
-            discard(client)
+        spare = self._spares.take()
+        assert spare is not None, "nothing was taken yet"
+        client = self._make(spare)
+        error = end_last(client, START_TIMEOUT_S, at_once)
+        discard(client)
+        self._spares.put_back(spare, has_ended=error is None)
+        if error is not None and not is_stuck(error):
+            raise BrokerError(f"{NOT_ALLOWED.format(spare)}: {described(error)}")
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        if self._trial is not None:
+            self._trial[1].abandon()
 
     # -- while a transaction goes on; in an aborting thread, too
 
@@ -129,7 +141,7 @@ class Trials:
     def turn(self, delivered: Ticket) -> None:
         """Try the topics that are due, one after the other; the core was told of deliveries up to a ticket."""
         if self._trial is None:
-            self._try_next()
+            self._try_next(delivered)
             return
         topic, operation = self._trial
         if operation.wait(0):
@@ -164,7 +176,7 @@ class Trials:
         for suspended in self._topics.values():
             yield from suspended.handovers
 
-    def _try_next(self) -> None:
+    def _try_next(self, delivered: Ticket) -> None:
         now_s = time.monotonic()
         for topic, suspended in self._topics.items():
             if now_s < suspended.try_at_s:
@@ -174,7 +186,11 @@ class Trials:
                 handed = suspended.handovers[0]
                 index = next(i for i in range(len(handed.values)) if i not in handed.fenced)
                 suspended.place, suspended.is_blamed = (handed, index), False
-            call = partial(probe, self._make, suspended.place, suspended.is_blamed)
+            suspended.spare = suspended.spare or self._spares.take()
+            if suspended.spare is None:
+                self._judge(topic, _silence(), delivered)
+                continue
+            call = partial(probe, partial(self._make, suspended.spare), suspended.place, suspended.is_blamed)
             self._trial = topic, Operation(call, None)
             return
 
@@ -182,9 +198,13 @@ class Trials:
         suspended = self._topics.get(topic)
         if suspended is None:
             return  # fenced meanwhile
+        if error is not None and is_stuck(error) and not suspended.has_used_spare:
+            self._put_back(suspended, has_ended=False)
+            return  # by another topic, for which nothing waits any more
+        suspended.has_used_spare = True
         if error is None:
             self._cleared += suspended.handovers
-            self._resume(topic)
+            self._resume(topic, is_open=True)
             return
         suspended.try_at_s = time.monotonic() + suspended.backoff_s
         suspended.backoff_s = min(PROBE_BACKOFF_S_MAX, 2 * suspended.backoff_s)
@@ -206,35 +226,43 @@ class Trials:
     def _forget_empty(self) -> None:
         """Take topics for which nothing waits as open: the next record will show."""
         for topic in [topic for topic, suspended in self._topics.items() if not suspended.handovers]:
-            self._resume(topic)
+            self._resume(topic, is_open=False)
 
-    def _resume(self, topic: str) -> None:
+    def _resume(self, topic: str, *, is_open: bool) -> None:
         suspended = self._topics.pop(topic)
+        self._put_back(suspended, has_ended=is_open)
         if suspended.is_parked:
             self._tell(TopicResumed(topic, suspended.place[0].model))
+
+    def _put_back(self, suspended: Suspended, *, has_ended: bool) -> None:
+        if suspended.spare is not None:
+            self._spares.put_back(suspended.spare, has_ended=has_ended)
+            suspended.spare = None
 
 
 def probe(make: Callable[[], Producer], place: Place, is_blamed: bool, operation: Operation) -> Ending:
     """Produce one record in a transaction that is then aborted; the ending's error is why its topic did not take it."""
     handed, index = place
     refused: list[KafkaError] = []
-    error: KafkaError | None = None
     client = make()
-    try:
-        operation.repeat(client.init_transactions, time.monotonic() + ANSWER_S)
-        client.begin_transaction()
-        send_one(client, handed, index, lambda error, _message: refused.append(error) if error is not None else None)
-        if client.flush(ANSWER_S):
-            error = _silence()
-        elif refused:
-            error = refused[0]
-            client.begin_transaction()  # raises why the one that is open has failed
-    except KafkaException as raised:
-        error = raised.args[0] if raised.args[0].code() != KafkaError._TIMED_OUT else _silence()  # noqa: SLF001 - its name
-    if error is not None and refused and refused[0].code() in CONDEMNING:
+    error = end_last(client, ANSWER_S, operation.repeat)
+    if error is None:
+        try:
+            client.begin_transaction()
+            send_one(client, handed, index, lambda why, _message: refused.append(why) if why is not None else None)
+            if client.flush(ANSWER_S):
+                error = _silence()
+            elif refused:
+                error = refused[0]
+                client.begin_transaction()  # raises why the one that is open has failed
+        except KafkaException as raised:
+            error = raised.args[0]
+        with suppress(KafkaException):
+            operation.repeat(client.abort_transaction, time.monotonic() + ANSWER_S)
+    if error is not None and error.code() == KafkaError._TIMED_OUT:  # noqa: SLF001 - its name
+        error = _silence()
+    if refused and refused[0].code() in CONDEMNING:
         error = refused[0] if is_blamed else None  # the record's own fault says nothing of the topic
-    with suppress(KafkaException):
-        operation.repeat(client.abort_transaction, time.monotonic() + ANSWER_S)
     discard(client)
     return Ending(error=error)
 

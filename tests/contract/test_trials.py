@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -49,11 +49,14 @@ class Two(Scene):
 
 
 @pytest.fixture
-def two(broker: Broker) -> Two:
+def two(broker: Broker) -> Iterator[Two]:
     """Make the scene."""
     brokers.need(broker, Feature.TRANSACTIONS)
     topics = [brokers.new_topic(broker), brokers.new_topic(broker), brokers.new_topic(broker, 2)]
-    return Two(broker, topics[0], topics[1], topics[2], new_group())
+    made = Two(broker, topics[0], topics[1], topics[2], new_group())
+    yield made
+    made.out.close()
+    made.member.source.close(10)
 
 
 def test_a_missing_topic_is_parked_and_heals(two: Two) -> None:

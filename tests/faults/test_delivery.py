@@ -26,7 +26,6 @@ from tests.faults.conftest import StageOf
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 RECOVERY_S = 60.0
-REFUSED_S = 3.0
 MODELS = {"a": double(), "b": double()}
 
 
@@ -65,24 +64,15 @@ def wait_parked(program: Program, topic: str, stage: Stage, timeout_s: float = 2
         time.sleep(0.1)
 
 
-def waits_and_heals(
-    stage: Stage, fault: Callable[[], contextlib.AbstractContextManager[None]], topic: str, *, is_isolated: bool = True
-) -> None:
-    """Let the topic of model `a` refuse for a while: `b` goes on meanwhile, and afterwards `a` has lost nothing.
-
-    `is_isolated` says whether `b` can go on: a transaction cannot end while one of its partitions takes no mark of it.
-    """
+def waits_and_heals(stage: Stage, fault: Callable[[], contextlib.AbstractContextManager[None]], topic: str) -> None:
+    """Let the topic of model `a` refuse for a while: `b` goes on meanwhile, and afterwards `a` has lost nothing."""
     program = started(stage)
     with fault():
         stage.send("a", range(100))
-        if is_isolated:
-            served_meanwhile(stage, "b", 100)
-            program.wait_complained(topic)
-            wait_parked(program, topic, stage)
-            served_meanwhile(stage, "b", 100)
-        else:
-            time.sleep(REFUSED_S)
-            stage.send("b", range(200))
+        served_meanwhile(stage, "b", 100)
+        program.wait_complained(topic)
+        wait_parked(program, topic, stage)
+        served_meanwhile(stage, "b", 100)
         assert program.process.poll() is None, stage.logs()
         # The oldest records of each partition belong to `a`: the watermark cannot have passed all of them.
         assert stage.committed() != stage.ends()
@@ -102,10 +92,7 @@ def test_a_result_topic_that_may_not_be_written(cluster: Cluster, stage_of: Stag
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("replicas", [[[2]], [[2], [1]], [[1, 2]]], ids=["leaderless", "half", "min-insync"])
 def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, replicas: list[list[int]]) -> None:
-    """A partition without a leader, or with fewer replicas than `min.insync.replicas`, parks its topic alone.
-
-    But in exactly-once the latter holds up all: the leader takes neither records nor the marks of transactions.
-    """
+    """A partition without a leader, or with fewer replicas than `min.insync.replicas`, parks its topic alone."""
     stage = stage_of(MODELS)
     topic = results(stage, "a")
     with cluster.second_node() as second:
@@ -120,8 +107,7 @@ def test_a_result_topic_that_lost_a_broker(cluster: Cluster, stage_of: StageOf, 
             yield
             second.start()
 
-        is_isolated = not stage.is_transactional or len(replicas[0]) == 1
-        waits_and_heals(stage, gone, topic, is_isolated=is_isolated)
+        waits_and_heals(stage, gone, topic)
 
 
 def test_a_result_topic_that_is_deleted(cluster: Cluster, stage_of: StageOf) -> None:

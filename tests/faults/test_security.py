@@ -22,9 +22,9 @@ def test_a_refused_login_says_so(cluster: Cluster, stage_of: StageOf) -> None:
     assert "wrong-password" not in log
 
 
-@pytest.mark.parametrize("suffix", ["", ".probe"])
+@pytest.mark.parametrize("suffix", ["", ".spare-1"])
 def test_a_forbidden_transactional_id_says_so(cluster: Cluster, stage_of: StageOf, delivery: str, suffix: str) -> None:
-    """Without permission for one of its two transactional ids the start ends with one line that says what is missing.
+    """Without permission for one of its transactional ids the start ends with one line that says what is missing.
 
     At least once needs neither.
     """
