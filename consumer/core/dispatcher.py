@@ -25,7 +25,7 @@ from consumer.core.outcomes import Outcomes, Results
 from consumer.core.partitions import Partitions
 from consumer.core.placement import LOST_LOADING, OVERSPENT, Placement
 from consumer.core.policies import DispatcherOptions, ModelPolicy
-from consumer.core.recovery import blamed_models, blamed_records, culprits, recover, verdict_on
+from consumer.core.recovery import blamed_models, blamed_records, culprits, recover, verdict_on, was_outside
 from consumer.core.retry import Condemn, Hold, Retry, after_failure
 from consumer.core.scheduling import Assignment, Scheduler
 from consumer.core.settlement import settle
@@ -283,7 +283,7 @@ class Dispatcher:
         lost = self._leases.lost(event.worker)
         running = blamed_records(event, lost, self._scheduler.rows_max)
         charged = culprits(event, lost, running)
-        ended = self._placement.remove_worker(event.worker, blamed_models(event), now)
+        ended = self._placement.remove_worker(event.worker, blamed_models(event), now, was_outside=was_outside(event))
         guilty = ended | dict.fromkeys(charged, False)
         is_explained = bool(guilty) or any(lease.is_suspect for lease in lost)
         slot = self._crew.exited(event.worker, now, can_boot=event.boot_failure is None, is_explained=is_explained)
@@ -291,7 +291,7 @@ class Dispatcher:
             self._stop(SupervisorEvent.FAILED, ExitCode.WORKER_BOOT, event.boot_failure)
             return
         self._scheduler.remove_worker(event.worker)
-        self._note_broken([model for model, is_copy in ended.items() if not is_copy], LOST_LOADING)
+        self._note_broken([model for model in ended if self._placement.is_broken(model)], LOST_LOADING)
         self._note_broken(self._placement.lost(slot, guilty, event.busy_s, now), OVERSPENT)
         for lease in lost:
             self._partitions.drop(lease.chunk.runs)

@@ -6,7 +6,8 @@ about records or queues: it is told how much waits for a model, never what.
 Theory of operation. A model is loaded where it is needed: first on the least loaded worker that may serve it, then on
 further ones while more waits than the workers that have it get done in `spread_work_ms_min`. A model that fails to
 load anywhere, or that fails its own probe input, is broken: its breaker opens, nothing is sent to it, and with backoff
-it is tried again, by the probe where it is loaded, else by loading it.
+it is tried again, by the probe where it is loaded, else by loading it. A worker that is killed while it loads a model
+may have been killed from outside, so that is held against the model only if the next one ends there, too.
 
 A worker that a model ended is *lost* to that model until another one fills its slot, and models have a budget for that:
 beyond it the breaker opens, though the model may well answer a probe. Where only a further copy of a model ends its
@@ -24,6 +25,8 @@ from consumer.core.breaker import Breaker, BreakerOptions, BreakerState, CrashOp
 from consumer.core.lifecycle import MODEL, ModelEvent, ModelState, advance
 from consumer.core.types import Failure, ModelId, WorkerId
 
+LOADING_KILLS_MAX = 2
+"""Workers killed in a row while they load a model, by whom is not known: they break it."""
 LOST_LOADING = Failure("model-unavailable", "WorkerCrashedError", "its worker died while it was loaded or probed")
 OVERSPENT = Failure("model-unavailable", "WorkerCrashedError", "workers were lost to it for longer than its budget")
 
@@ -56,6 +59,8 @@ class ModelWhereabouts:
     copies: Pause
     """Before one more worker loads it while another has it."""
     losses: Losses
+    kills: int = 0
+    """Workers killed in a row while they loaded it, where it was nowhere in service."""
     states: dict[WorkerId, ModelState] = field(default_factory=dict)
     """Its state where it is not absent."""
     unfit: set[WorkerId] = field(default_factory=set)
@@ -111,16 +116,19 @@ class Placement:
                 state.follow(worker, ModelEvent.REQUESTED)
                 yield Load(worker, model)
 
-    def remove_worker(self, worker: WorkerId, blamed: Collection[ModelId] | None, now: float) -> dict[ModelId, bool]:
+    def remove_worker(
+        self, worker: WorkerId, blamed: Collection[ModelId] | None, now: float, *, was_outside: bool = False
+    ) -> dict[ModelId, bool]:
         """Forget a worker that is gone; name the models whose loading or probing ended it.
 
         Args:
             worker: Which.
             blamed: The models whose loading may have ended it; None: all of those that it was asked to load.
             now: Monotonic seconds.
+            was_outside: It may have been killed from outside.
 
         Returns:
-            For each such model, whether it is in service elsewhere: that was one copy more. Else its breaker is open.
+            For each such model, whether it is in service elsewhere: that was one copy more.
         """
         self._slots.pop(worker, None)
         ended = {}
@@ -135,7 +143,10 @@ class Placement:
             if model in ended and is_elsewhere:
                 state.copies.fail(now)
             elif model in ended or state.prober == worker:
-                self._open(state, LOST_LOADING, now)
+                state.kills += was_outside
+                state.prober = None
+                if not was_outside or state.breaker.is_open or state.kills >= LOADING_KILLS_MAX:
+                    self._open(state, LOST_LOADING, now)
         return ended
 
     def lost(
@@ -165,6 +176,7 @@ class Placement:
         state = self._models[model]
         if state.is_ready:
             state.copies.succeed()
+        state.kills = 0
         state.follow(worker, ModelEvent.LOADED)
         return (not state.is_grounded or state.prober == worker) and self._close(state)
 
@@ -204,6 +216,10 @@ class Placement:
             model: state.failure if state.breaker.is_open else state.parked for model, state in self._models.items()
         }
         return {model: failure for model, failure in reasons.items() if failure is not None}
+
+    def is_broken(self, model: ModelId) -> bool:
+        """Tell whether a model takes no records since it is at fault."""
+        return self._models[model].breaker.is_open
 
     def park(self, model: ModelId, failure: Failure) -> None:
         """Take note that a model's results find no topic."""

@@ -81,16 +81,22 @@ def blamed_models(exited: WorkerExited) -> Collection[ModelId] | None:
     return (model,) if model is not None and exited.overdue.phase in {Phase.LOAD, Phase.PROBE} else ()
 
 
+def was_outside(exited: WorkerExited) -> bool:
+    """Tell whether a worker may have been killed from outside: by an operator, or for want of memory."""
+    return exited.exit_code == KILLED and exited.overdue is None
+
+
 def culprits(exited: WorkerExited, lost: Iterable[Lease], running: Iterable[Stretch]) -> set[ModelId]:
     """Name the models that are charged with the death.
 
     A worker that was killed from outside says nothing about its batch, nor does one that was at batches of two models
     say of which; only when the batch is tried again, alone, and that worker ends as well, it does.
     """
-    was_outside = exited.exit_code == KILLED and exited.overdue is None
     chunks = {stretch.chunk for stretch in running if stretch.count}
     named = [lease for lease in lost if lease.chunk.chunk in chunks]
-    is_clear = not was_outside and exited.running is not None and len({lease.chunk.model for lease in named}) == 1
+    is_clear = (
+        not was_outside(exited) and exited.running is not None and len({lease.chunk.model for lease in named}) == 1
+    )
     return {lease.chunk.model for lease in named if lease.is_suspect or is_clear}
 
 

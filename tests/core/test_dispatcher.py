@@ -435,6 +435,18 @@ def test_a_model_that_was_loading_when_its_worker_died_is_named() -> None:
     assert (note.name, note.fields["model"]) == ("model.broken", "a")
 
 
+def test_a_model_that_was_loading_when_its_worker_was_killed_is_loaded_again() -> None:
+    """Nobody is to blame for a kill from outside: the records wait for the next worker, and no line says otherwise."""
+    rig = Rig()
+    rig.fetch(0)
+    assert len(rig.ask(on.Tick(), do.Load)) == 1
+    assert rig.ask(on.WorkerExited(rig.worker, -9, loading=["a"]), do.Note) == []
+    rig.now = 1.0
+    (spawn,) = rig.ask(on.Tick(), do.Spawn)
+    rig.ask(on.WorkerReady(spawn.worker, "cpu"), do.Load)
+    assert len(rig.ask(on.Tick(), do.Load)) == 1
+
+
 def test_a_model_pays_for_its_worker_until_another_one_is_ready() -> None:
     """For the batch and for the start: beyond its budget it gets no worker again, and the operator hears why."""
     rig = Rig(ModelPolicy(place=ModelPlace(crashes=CrashOptions(budget_s=10.0, window_s=100.0))))

@@ -100,6 +100,45 @@ def test_a_worker_that_dies_loading_breaks_the_model() -> None:
     assert wanted(made, a=0.01) == [Load(ONE, A)]
 
 
+def test_a_kill_from_outside_breaks_no_model() -> None:
+    """A model that a worker was loading when somebody killed it is loaded elsewhere; a second kill breaks it."""
+    made = placement()
+    assert wanted(made, a=0.01) == [Load(TWO, A)]
+    assert made.remove_worker(TWO, [A], 0.0, was_outside=True) == {A: False}
+    assert not made.is_broken(A)
+    assert made.unavailable() == {}
+    assert wanted(made, a=0.01) == [Load(ONE, A)]
+    assert made.remove_worker(ONE, [A], 0.0, was_outside=True) == {A: False}
+    assert made.is_broken(A)
+    assert made.unavailable() == {A: LOST_LOADING}
+
+
+def test_a_load_between_two_kills_makes_the_second_a_first_one() -> None:
+    """Kills while a model is loaded count in a row only."""
+    made = placement()
+    for _ in range(3):
+        assert wanted(made, a=0.01) == [Load(TWO, A)]
+        assert made.remove_worker(TWO, [A], 0.0, was_outside=True) == {A: False}
+        assert not made.is_broken(A)
+        list(made.add_worker(TWO, 1, 0.0))
+        assert wanted(made, a=0.01) == [Load(TWO, A)]
+        made.loaded(TWO, A)
+        assert made.remove_worker(TWO, [], 0.0, was_outside=True) == {}
+        list(made.add_worker(TWO, 1, 0.0))
+
+
+def test_a_prober_that_is_killed_from_outside_is_replaced() -> None:
+    """A model that every worker has broken, and whose prober is killed, is probed or loaded by another one."""
+    made = placement()
+    assert wanted(made, a=0.01) == [Load(TWO, A)]
+    made.loaded(TWO, A)
+    made.failed(TWO, A, BROKEN, 0.0)
+    assert wanted(made, 1.0, a=0.01) == [Probe(TWO, A)]
+    assert made.remove_worker(TWO, [A], 1.0, was_outside=True) == {A: False}
+    assert made.is_broken(A), "it was broken before"
+    assert wanted(made, 3.0, a=0.01) == [Load(ONE, A)]
+
+
 def test_a_copy_that_ends_its_worker_does_not_break_the_one_that_works() -> None:
     """A model that one worker has ready stays in service when another dies while loading it."""
     made = placement()
