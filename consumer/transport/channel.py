@@ -290,7 +290,7 @@ class Channel:
                     socket.send_fds(self._socket, [packet], [fd])
             except OSError as error:
                 if error.errno in _TRY_LATER:
-                    return  # the worker answers what it finds in the socket, or asks for room: that brings us here again
+                    return  # the worker answers what it finds there, or asks for room: that brings us here again
                 self._drop_backlog()
                 raise ChannelClosedError from None
             self._backlog.popleft()
