@@ -44,6 +44,7 @@ PROTOCOLS = "tests/contract/test_protocols.py"
 SOURCE = "tests/contract/test_source.py"
 SINK = "tests/contract/test_sink.py"
 TRANSACTIONS = "tests/contract/test_transactions.py"
+TRANSACTION_MACHINE = "tests/kafka/test_transaction_machine.py"
 
 MUTANTS = (
     # -- what is committed
@@ -520,6 +521,24 @@ MUTANTS = (
         before="            self._wants_room = self._wants_room and self._is_readable(0.0)\n",
         after="",
         tests=("tests/transport/test_channel.py::test_room_that_finds_the_socket_full_is_asked_for_again",),
+    ),
+    Mutant(
+        name="doubts-every-commit",
+        bug="produces again what was committed, where the client broke before it heard so",
+        promise="P4",
+        path="consumer/kafka/succession.py",
+        before="is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())",
+        after="is_committed = not found and not attempt.offsets",
+        tests=(TRANSACTION_MACHINE,),
+    ),
+    Mutant(
+        name="trusts-every-commit",
+        bug="takes a commit for confirmed, where the client broke before it heard so",
+        promise="P1",
+        path="consumer/kafka/succession.py",
+        before="is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())",
+        after="is_committed = bool(found) or True",
+        tests=(TRANSACTION_MACHINE,),
     ),
 )
 """Every bug that the gate brings back."""
