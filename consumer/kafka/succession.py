@@ -18,10 +18,10 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from consumer.core.types import TopicPartition
 from consumer.errors import BrokerError, ClientError, ConsumerError, FencedError
 from consumer.kafka.errors import Complaints, described
-from consumer.kafka.operations import HANG_S, Attempt, Ending, Offsets, Operation, discard
+from consumer.kafka.operations import HANG_S, Attempt, Ending, Offsets, Operation, discard, end
 from consumer.kafka.spares import Spares
 
-STUCK_S = 2.0
+STUCK_S = 1.5
 """How long the coordinator may be at work on the last transaction before that is taken for stuck."""
 START_TIMEOUT_S = 30.0
 """How long the coordinator may take to end a predecessor's transaction and to answer the first time."""
@@ -106,6 +106,18 @@ class Succession:
             # One transaction: one of its offsets, with its metadata, tells of all.
             is_committed = any(found.get(each) == commit for each, commit in attempt.offsets.items())
             return Ending(client=client, is_committed=is_committed)
+
+    def leave(self, client: Producer, operation: Operation) -> Ending:
+        """Abort a client's transaction, which may not end, and have another client take over; in a thread.
+
+        Raises:
+            ClientError: no client can begin.
+            FencedError: another instance has the same transactional.id.
+        """
+        ending = end(client, None, operation)
+        if ending.fatal is not None and ending.fatal.code() == KafkaError._FENCED:  # noqa: SLF001 - its name
+            return ending
+        return self.take_over(None, operation)
 
     def _another(self, operation: Operation) -> Producer:
         """Make clients until one begins."""

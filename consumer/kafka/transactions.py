@@ -33,7 +33,7 @@ from consumer.errors import FencedError
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
-from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
+from consumer.kafka.outlet import LOOK_S, TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import Place
 from consumer.kafka.ration import SLOW, Ration
 from consumer.kafka.routes import Routes
@@ -259,11 +259,24 @@ class TransactionalSink(Outlet):
             self._ration.outlived(self._retained, self._delivered)
             self._complaints.add("_TIMED_OUT", SLOW)
         is_ending = self._began_s is not None and self._is_condemned
-        if is_ending or self._complaints.fatal is not None:
+        if self._complaints.fatal is not None or (is_ending and self._is_explained):
             # A client that broke says only here why.
             self._operation = Operation(partial(end, self._client, None), None)
+        elif is_ending:
+            self._leave()
         elif self._is_condemned:
             self._again()
+
+    def _leave(self) -> None:
+        """Have topics tried, and another client go on meanwhile.
+
+        A partition that takes no record may take no mark of the transaction's end either, and while it keeps a record
+        without an answer, it keeps everything that this client has for its broker.
+        """
+        self._client.purge()
+        self._call(self._client.flush, LOOK_S)  # serves the reports of what was given back
+        self._again()
+        self._operation = Operation(partial(self._succession.leave, self._client), None)
 
     def _is_old(self) -> bool:
         """Tell whether the open transaction is close to its timeout: better aborted by us than by the coordinator."""

@@ -39,9 +39,9 @@ class Two(Scene):
         self.out.produce(Produce(Ticket(self.ticket), "bad", [run], values, [b"k"] * len(values)))
         return self.ticket
 
-    def until(self, holds: Callable[[], bool]) -> None:
+    def until(self, holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
         """Turn the sink, without asking for a barrier, until something holds."""
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < deadline_s, (self.told.events[-5:], self.out.complaints())
             self.member.turn(timeout_s=0.01)

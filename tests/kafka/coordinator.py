@@ -256,8 +256,10 @@ class Client:
         self._end(is_commit=False)
 
     def purge(self, **_which: bool) -> None:
-        """Forget what is queued."""
-        self.queue.clear()
+        """Give back what is queued."""
+        queue, self.queue = self.queue, []
+        for _, message, report in queue:
+            report(error(KafkaError._PURGE_INFLIGHT), message)
 
     def _end(self, *, is_commit: bool) -> None:
         self._is_answered()
