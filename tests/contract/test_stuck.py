@@ -36,7 +36,7 @@ LOST = [[2]]
 UNSAFE = [[1, 2]]
 """Those of one that has too few in sync then."""
 MARKED_S = 60.0
-"""How long a mark may be under way: the coordinator's requests to a broker wait for one another, each up to 30 s."""
+"""How long a mark may be under way, where it has to wait for others at a broker: 27 s were seen."""
 
 
 @pytest.fixture
