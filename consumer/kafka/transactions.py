@@ -19,22 +19,21 @@ outlived its timeout looks the same to the client, so that its age decides.
 
 import time
 from bisect import insort
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, ThrottleEvent
+from confluent_kafka import KafkaException, Producer, ThrottleEvent
 
-from consumer.core.events import Delivered, DeliveryFailed, Unparked
+from consumer.core.events import Delivered, DeliveryFailed
 from consumer.core.types import Failure, Ticket, TopicPartition
 from consumer.errors import FencedError
+from consumer.kafka.contents import Contents
 from consumer.kafka.errors import Complaints
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.operations import Attempt, Ending, Offsets, Operation, discard, end
-from consumer.kafka.outlet import LOOK_S, TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
-from consumer.kafka.parking import Place
+from consumer.kafka.outlet import LOOK_S, UNHEARD, Outlet
 from consumer.kafka.ration import SLOW, Ration
 from consumer.kafka.routes import Routes
 from consumer.kafka.settings import Value
@@ -79,12 +78,7 @@ class TransactionalSink(Outlet):
         """
         super().__init__(settings, routes)
         self._timeout_s = float(settings["transaction.timeout.ms"]) / 1000
-        self._retained: list[HandOver] = []
-        """In the open transaction, or in one that was aborted."""
-        self._unsent: deque[HandOver] = deque()
-        """Retained, and not (all) in the client."""
-        self._suspects: deque[Place] = deque()
-        """Retained, each to be sent when nothing else is on its way."""
+        self._contents = Contents()
         self._began_s: float | None = None
         """When the open transaction began."""
         self._is_sealed = False
@@ -105,13 +99,11 @@ class TransactionalSink(Outlet):
         self._client = self._succession.begin(self._complaints, examine)
         self._trials = Trials(partial(self._make_as, UNHEARD), spares, self._tell)
         self._trials.prepare()
-        self._returning: list[HandOver] = []
-        """Parked, and in the transaction again."""
 
     @property
     def in_flight(self) -> int:
         """Outcomes handed over that no commit has confirmed."""
-        return sum(len(each.values) for each in (*self._waiting, *self._retained)) + len(self._trials)
+        return sum(len(each.values) for each in (*self._waiting, *self._contents.retained)) + len(self._trials)
 
     def flush(self) -> None:
         """Seal the transaction behind all that was handed over, and begin a barrier there.
@@ -131,7 +123,8 @@ class TransactionalSink(Outlet):
         """
         assert self._attempt is None, "one commit at a time"
         assert self._barrier is None, "a commit follows its barrier"
-        assert all(each.ticket <= self._delivered for each in self._retained), "a commit names all that is in it"
+        newest = max((each.ticket for each in self._contents.retained), default=Ticket(0))
+        assert newest <= self._delivered, "a commit names all that is in it"
         if metadata is None:
             # The member may be away for long, and a transaction must not grow old.
             self._condemn()
@@ -149,7 +142,7 @@ class TransactionalSink(Outlet):
         An open transaction that holds some of it is aborted. One that is being committed is not: either its commit is
         accepted for the group's old generation, and whoever has the partitions now waits for its end, or it is refused.
         """
-        retained = [handed.fence(partitions) for handed in self._retained]
+        is_in_it = self._contents.fence(partitions)
         for handed in self._waiting:
             handed.fence(partitions)
         self._trials.fence(partitions)
@@ -157,7 +150,7 @@ class TransactionalSink(Outlet):
         if attempt is not None and not attempt.offsets.keys().isdisjoint(partitions):
             self._attempt = None
             self._events.append(attempt.answer("REBALANCE_IN_PROGRESS"))
-        if any(retained) and (self._operation is None or self._operation.attempt is None):
+        if is_in_it and (self._operation is None or self._operation.attempt is None):
             self._condemn()
 
     def close(self) -> None:
@@ -188,7 +181,7 @@ class TransactionalSink(Outlet):
         if self._operation is None:
             self._fill()
         if self._operation is None and self._is_all_sent():
-            self._unpark()
+            self._events.extend(self._contents.unpark())
             self._pass_barrier()
             if self._attempt is not None and self._begin():
                 call = partial(end, self._client, self._attempt)
@@ -208,43 +201,39 @@ class TransactionalSink(Outlet):
             if handed.ticket > self._delivered:  # in its turn, and as the ration allows
                 insort(self._waiting, handed, key=attrgetter("ticket"))
             else:
-                self._retained.append(handed)
-                self._enlist(handed)
+                self._contents.add(handed)
         if time.monotonic() < self._not_before_s or self._trials.is_undecided:
             return
         while self._waiting and (not self._is_sealed or self._waiting[0].ticket <= (self._barrier or 0)):
-            if not self._ration.allows(self._waiting[0], self._retained, self._delivered):
+            if not self._ration.allows(self._waiting[0], self._contents.retained, self._delivered):
                 # The barrier passes before it, and so does the commit.
                 self._barrier = self._barrier and Ticket(self._waiting[0].ticket - 1)
                 break
             handed = self._waiting.popleft()
             if not self._trials.takes(handed):
-                self._retained.append(handed)
-                self._enlist(handed)
+                self._contents.add(handed)
         # What an abort left over waits for the next barrier or commit: an open transaction grows old.
         if self._is_sealed and self._barrier is None and self._attempt is None:
             return
-        while self._unsent and self._send(self._unsent[0]):
-            self._unsent.popleft()
-        if self._suspects and not self._unsent and len(self._client) == 0 and self._begin():
-            self._send_alone(*self._suspects.popleft())
+        self._send()
+
+    def _send(self) -> None:
+        """Give the client what it has room for."""
+        if self._contents.has_unsent and self._begin():
+            try:
+                self._contents.send(self._client)
+            except KafkaException:
+                self._is_condemned = True
+        if self._contents.has_suspects and len(self._client) == 0 and self._begin():
+            self._contents.send_alone(self._client)
 
     def _is_all_sent(self) -> bool:
-        is_left = self._unsent or self._suspects or len(self._client) or self._is_condemned or self._trials.is_undecided
-        return not is_left and time.monotonic() >= self._not_before_s
+        is_left = len(self._client) or self._is_condemned or self._trials.is_undecided
+        return self._contents.is_all_sent and not is_left and time.monotonic() >= self._not_before_s
 
     def _note_throttle(self, event: ThrottleEvent) -> None:
         """Wait while a broker does not listen, before the barrier: behind it, a transaction cannot be made smaller."""
         self._not_before_s = max(self._not_before_s, time.monotonic() + event.throttle_time)
-
-    def _unpark(self) -> None:
-        """Tell of what was parked and is in the transaction now: the next commit may name it."""
-        for handed in self._returning:
-            handed.is_resolved = True
-            for index in sorted(handed.parked - handed.fenced):
-                self._events.append(Unparked(handed.ticket, index))
-            handed.parked.clear()
-        self._returning.clear()
 
     def _pass_barrier(self) -> None:
         if self._barrier is not None:
@@ -256,7 +245,7 @@ class TransactionalSink(Outlet):
         """Abort a transaction that cannot be committed any more; replace a broken client."""
         if self._began_s is not None and not self._is_condemned and self._is_old():
             self._is_condemned = True
-            self._ration.outlived(self._retained, self._delivered)
+            self._ration.outlived(self._contents.retained, self._delivered)
             self._complaints.add("_TIMED_OUT", SLOW)
         is_ending = self._began_s is not None and self._is_condemned
         if self._complaints.fatal is not None or (is_ending and self._is_explained):
@@ -284,7 +273,7 @@ class TransactionalSink(Outlet):
         return time.monotonic() - self._began_s > self._timeout_s / 2
 
     def _condemn(self) -> None:
-        if self._retained:
+        if self._contents.retained:
             self._is_condemned = self._is_explained = True
 
     def _make_as(self, settings: Mapping[str, Any], transactional_id: str) -> Producer:
@@ -301,40 +290,6 @@ class TransactionalSink(Outlet):
             self._began_s = time.monotonic()
         return True
 
-    # -- towards the client ------------------------------------------------------------------------------------------
-
-    def _send(self, handed: HandOver) -> bool:
-        """Give the client what is left of a hand-over; tell whether it took all."""
-        if not self._begin():
-            return False
-        for stretch in handed.stretches():
-            handed.first = stretch.start
-            if stretch.start in handed.oversized:
-                handed.first = stretch.stop
-                handed.condemn(stretch.start, "too-large", "MSG_SIZE_TOO_LARGE", TOO_LARGE)
-                continue
-            try:
-                send_stretch(self._client, handed, stretch.stop)
-            except BufferError:
-                return False
-            except KafkaException as error:
-                handed.refuse(handed.first, error.args[0], is_alone=True)
-                self._is_condemned = True
-                return False
-        handed.first = len(handed.values)
-        return True
-
-    def _send_alone(self, handed: HandOver, index: int) -> None:
-        try:
-            send_one(self._client, handed, index, partial(self._heard_alone, handed, index))
-        except KafkaException as error:
-            handed.refuse(index, error.args[0], is_alone=True)
-
-    @staticmethod
-    def _heard_alone(handed: HandOver, index: int, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            handed.refuse(index, error, is_alone=True)
-
     # -- ends of transactions ----------------------------------------------------------------------------------------
 
     def _finish(self, operation: Operation) -> None:
@@ -350,7 +305,7 @@ class TransactionalSink(Outlet):
             self._client = ending.client
         began_s, self._began_s = self._began_s, None
         if attempt is not None and ending.error is None and (ending.client is None or ending.is_committed):
-            self._retained.clear()
+            self._contents.clear()
             if began_s is not None:
                 self._ration.committed(time.monotonic() - began_s)
             self._is_sealed = self._barrier is not None
@@ -368,29 +323,17 @@ class TransactionalSink(Outlet):
 
     def _again(self) -> bool:
         """Have what is retained produced again, but for topics that are to be tried first; tell whether some are."""
-        left = [handed for handed in self._retained if not handed.is_fenced]
-        self._retained = self._trials.suspend(left, is_explained=self._is_explained)
-        is_for_topics = len(self._retained) < len(left)
+        left = [handed for handed in self._contents.retained if not handed.is_fenced]
+        retained = self._trials.suspend(left, is_explained=self._is_explained)
+        is_for_topics = len(retained) < len(left)
         if is_for_topics:
             self._not_before_s = max(self._not_before_s, time.monotonic() + self._backoff_s)
             self._backoff_s = min(BACKOFF_S_MAX, 2 * self._backoff_s)
         self._is_condemned = self._is_explained = False
-        self._retained, left = self._ration.divide(self._retained, self._delivered)
+        retained, left = self._ration.divide(retained, self._delivered)
         self._waiting.extendleft(reversed(left))
-        self._returning.clear()
-        self._unsent.clear()
-        self._suspects.clear()
-        for handed in self._retained:
-            self._enlist(handed)
+        self._contents.restart(retained)
         return is_for_topics
-
-    def _enlist(self, handed: HandOver) -> None:
-        """Have all of a retained hand-over sent."""
-        handed.restart()
-        self._unsent.append(handed)
-        self._suspects.extend((handed, index) for index in sorted(handed.apart - handed.fenced))
-        if handed.parked:
-            self._returning.append(handed)
 
     def _replace(self, name: str, why: str, attempt: Attempt | None) -> None:
         """Make another client, unless another instance wants to be the only one."""
@@ -411,7 +354,7 @@ class TransactionalSink(Outlet):
         if index in handed.reported:
             self._is_condemned = self._is_explained = True
         else:
-            self._suspects.append((handed, index))
+            self._contents.suspect(handed, index)
 
     def recalled(self, handed: HandOver, index: int) -> None:
         """Take note of a record that did not get into the transaction; unasked, the client says that it has failed."""

@@ -496,9 +496,9 @@ def test_what_was_tried_apart_keeps_to_the_ration(scene: Scene, first: str, comm
     second = "fraud" if first == "other" else "other"
     for model, size in ((first, 100), (second, 100), (first, 500), (second, 100)):
         scene.hand(b"x" * size + b"%d" % scene.ticket, model=model)
-    guilty = next(each for each in scene.out._retained if each.topic == innocent)
+    guilty = next(each for each in scene.out._contents.retained if each.topic == innocent)
     scene.out._trials.blame(guilty, 0)
-    scene.out._ration.outlived(scene.out._retained, Ticket(0))
+    scene.out._ration.outlived(scene.out._contents.retained, Ticket(0))
     scene.out._is_condemned = True
     offset = 0
     while scene.told.delivered < scene.ticket:

@@ -118,7 +118,7 @@ def test_what_the_core_takes_for_delivered_is_not_left_out(two: Two) -> None:
     two.hand(b"a")
     two.pass_barrier()
     two.out._condemn()
-    two.out._trials.blame(two.out._retained[0], 0)  # as if the topic had gone just then
+    two.out._trials.blame(two.out._contents.retained[0], 0)  # as if the topic had gone just then
     two.out._is_explained = False
     two.until(lambda: not two.out._is_condemned)
     assert two.out._trials.is_undecided
