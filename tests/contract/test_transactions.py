@@ -279,8 +279,9 @@ def end_by(scene: Scene, how: str) -> None:
     """Do something that needs the coordinator."""
     if how == "commit":
         scene.commit(101)
-    elif how == "abort":
+    elif how in {"abort", "leave"}:
         scene.out._condemn()
+        scene.out._is_explained = how == "abort"
         scene.pass_barrier()
     else:
         scene.hand(b"more")
@@ -288,7 +289,7 @@ def end_by(scene: Scene, how: str) -> None:
         scene.commit(102)
 
 
-@pytest.mark.parametrize("how", ["commit", "produce", "abort"])
+@pytest.mark.parametrize("how", ["commit", "produce", "abort", "leave"])
 def test_a_second_instance_fences_the_first_for_good(scene: Scene, how: str) -> None:
     """The older of two with one transactional.id ends with a line that names it, and its results are never seen."""
     scene.hand(b"old")
