@@ -31,7 +31,7 @@ UNDECIDED = (
     "{}: they tell whether the last transaction was committed, and everything waits for them; if the brokers are well, "
     "find a transaction that they left without an end by kafka-transactions.sh find-hanging, and abort it"
 )
-STUCK = "the last transaction of {} has no end yet, because a partition that it wrote to takes no mark of it: {}"
+STUCK = "the last transaction of {} has no end yet (a partition that it wrote to may take no mark of it): {}"
 NO_TRANSACTIONS = "delivery: exactly-once needs transactions, and these brokers do not begin one"
 
 
