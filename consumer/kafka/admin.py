@@ -24,6 +24,8 @@ from consumer.kafka.settings import Value
 POLL_S = 0.05
 """Between two questions for something that is not there yet."""
 REQUEST_TIMEOUT_S = 10.0
+TOPIC_ID_TIMEOUT_S = 2.0
+"""New partitions wait for it, and it is asked again."""
 BROKERS_CHOICE = -1
 """As many partitions or replicas as the broker's settings say."""
 
@@ -55,8 +57,16 @@ class Admin:
         """
         self._settings = settings
         self._complaints = Complaints()
-        made: dict[str, Any] = {**settings, "error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
-        self._client = AdminClient(made)
+        self._client = self._connect()
+
+    def _connect(self) -> AdminClient:
+        made: dict[str, Any] = {"error_cb": self._complaints.note, "logger": logging.getLogger(__name__)}
+        return AdminClient({**self._settings, **made})
+
+    def _unanswered(self, error: KafkaError) -> None:
+        """Ask through another client from now on where none of the brokers answered: it may know none (`contact`)."""
+        if error.code() < 0:  # the client's own errors are negative
+            self._client = self._connect()
 
     def topics(self, timeout_s: float = REQUEST_TIMEOUT_S) -> dict[str, int]:
         """Return the topics that this user may see, and how many partitions each has.
@@ -70,6 +80,7 @@ class Admin:
             self._client.poll(0)
             # "Timed out" alone says nothing; a refused login or an unknown host was complained of before.
             reasons = [each.message for each in self._complaints.take() if each.name != "_ALL_BROKERS_DOWN"]
+            self._unanswered(error.args[0])
             raise BrokerError(f"no answer from Kafka: {reasons[0] if reasons else described(error.args[0])}") from None
         return {name: len(topic.partitions) for name, topic in found.items() if topic.error is None}
 
@@ -147,10 +158,21 @@ class Admin:
         }
 
     def topic_id(self, name: str) -> str:
-        """Return what tells a topic from another one of its name; "" where the broker does not say."""
-        futures = self._client.describe_topics(TopicCollection([name]), request_timeout=REQUEST_TIMEOUT_S)
-        found = _answer(futures[name])
-        return str(found.topic_id) if found is not None else ""
+        """Return what tells a topic from another one of its name; "" where the brokers have nothing of the kind.
+
+        Raises:
+            KafkaException: it is not told now.
+        """
+        futures = self._client.describe_topics(TopicCollection([name]), request_timeout=TOPIC_ID_TIMEOUT_S)
+        try:
+            return str(futures[name].result(REQUEST_TIMEOUT_S).topic_id)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError._UNSUPPORTED_FEATURE:  # noqa: SLF001 - its name
+                return ""
+            self._unanswered(error.args[0])
+            raise
+        except TimeoutError:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None  # noqa: SLF001 - its name
 
     def _wait_visible(self, names: Collection[str]) -> None:
         deadline_s = time.monotonic() + REQUEST_TIMEOUT_S

@@ -7,7 +7,7 @@ A partition is *unplaced* from its assignment until its committed position is kn
 Invariant: of an owned partition, what `admit` lets through starts where the partition was placed and misses nothing.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from consumer.core.types import Slice, TopicPartition
@@ -30,7 +30,7 @@ class Assignment:
         self.fresh: set[TopicPartition] = set()
         """Owned, brought nothing since they were placed, and not looked at for that yet."""
         self._stash: list[Slice] = []
-        """Records that came before their partition was placed."""
+        """Records that came before their partition was placed: those of one fetch at most, so that they are few."""
         self._churned: set[TopicPartition] = set()
         """Taken during the running fetch."""
         self._displaced: set[TopicPartition] = set()
@@ -97,14 +97,20 @@ class Assignment:
                 self.displace(part.partition)
         return kept
 
-    def admit(self, sifted: Iterable[Slice], now_s: float) -> tuple[list[Slice], set[TopicPartition]]:
+    def admit(self, sifted: Sequence[Slice], now_s: float) -> tuple[list[Slice], set[TopicPartition]]:
         """Sort what a fetch brought, and what waited for its partition's placing.
+
+        While records wait, an unplaced partition that brings more is displaced: all of it is fetched again later.
 
         Returns:
             The records to hand on; and the owned partitions that went back behind their position (cut short, made
             anew, or fetched twice): their records are left out, and they are to be placed again.
         """
-        candidates, self._stash = [*self._stash, *sifted], []
+        stash, self._stash = self._stash, []
+        for part in sifted if stash else ():
+            if part.partition in self.unplaced:
+                self._displaced.add(part.partition)
+        candidates = [*stash, *sifted]
         sought, self._sought = self._sought, set()
         admitted: list[Slice] = []
         gone_back: set[TopicPartition] = set()

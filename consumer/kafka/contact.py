@@ -16,6 +16,8 @@ from consumer.kafka.group import leave
 
 KNOWN = ('"source":"configured"', '"source":"learned"')
 """What the statistics say of a broker that may be asked (librdkafka 2.16, STATISTICS.md)."""
+INTERVAL_MS = 5000
+"""How often a client tells its statistics (`statistics.interval.ms`)."""
 MISSES_MAX = 2
 """So many statistics in a row without a broker are no moment between two lists of brokers."""
 FORGOTTEN = "the client has forgotten all brokers and is made anew: what it had of the group's partitions is lost"

@@ -1,19 +1,21 @@
 """What the group's coordinator knows: where partitions were committed, and who this member is.
 
-Owns the question for committed offsets, the reading of both answers, and the way out of the group. Must not know the
-assignment.
+Owns the question for all that new partitions wait for, the reading of the answers, and the way out of the group. Must
+not know the assignment.
 """
 
 import contextlib
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
 
 from consumer.core import offset_map
 from consumer.core.types import TopicPartition
+from consumer.errors import Complaint
+from consumer.kafka.errors import described
 
 POSITIONS_TIMEOUT_S = 2.0
 """How long the coordinator may take to tell committed offsets, before it is asked again."""
@@ -23,6 +25,7 @@ NOT_TOLD = (
     "the committed offsets are not told: the group's coordinator does not answer, or an earlier member died within a "
     "transaction, which ends by its transaction.timeout.ms; the new partitions wait"
 )
+UNIDENTIFIED = "which topic of its name it is, is not told, and so what was done of it: {}; its new partitions wait"
 UNREADABLE = (
     "partition {0.partition} is not read: the metadata of its commit names what was done beyond the offset, and is "
     "damaged; reset the group's offset there, which may double what lies beyond"
@@ -33,15 +36,24 @@ DROPPED_MAX = 10_000
 
 
 class Inquiry:
-    """A question for committed offsets, asked in a thread of its own: the answer can be long in coming."""
+    """What new partitions wait for, asked in a thread of its own: the answers can be long in coming.
 
-    def __init__(self, client: Consumer, asked: Sequence[TopicPartition], changes: int) -> None:
+    A partition needs its committed offset, and its topic's identity: without that, what the commit's metadata says was
+    done beyond the offset would be taken for another topic's, and be done twice.
+    """
+
+    def __init__(
+        self, client: Consumer, topic_id: Callable[[str], str], asked: Sequence[TopicPartition], changes: int
+    ) -> None:
         """Ask; `changes` says at which state of the assignment."""
         self.asked = asked
         self.changes = changes
         self.found: Sequence[ClientPartition] = ()
-        self.error: KafkaError | None = None
+        self.topic_ids: dict[str, str] = {}
+        self.refused: Complaint | None = None
+        """Why there is no answer."""
         self._client = client
+        self._topic_id = topic_id
         self._thread = threading.Thread(target=self._ask, name="source-positions", daemon=True)
         self._thread.start()
 
@@ -52,11 +64,20 @@ class Inquiry:
 
     def _ask(self) -> None:
         try:
-            self.found = self._client.committed(
-                [ClientPartition(*each) for each in self.asked], timeout=POSITIONS_TIMEOUT_S
-            )
+            found = self._client.committed([ClientPartition(*each) for each in self.asked], timeout=POSITIONS_TIMEOUT_S)
         except KafkaException as error:
-            self.error = error.args[0]
+            reason = error.args[0]
+            is_late = reason.code() == KafkaError._TIMED_OUT  # noqa: SLF001 - its name
+            self.refused = Complaint(reason.name(), NOT_TOLD if is_late else described(reason), None)
+            return
+        for topic in sorted({each.topic for each in self.asked}):
+            try:
+                self.topic_ids[topic] = self._topic_id(topic)
+            except KafkaException as error:
+                reason = error.args[0]
+                self.refused = Complaint(reason.name(), UNIDENTIFIED.format(described(reason)), topic)
+                return
+        self.found = found
 
 
 def is_damaged(found: ClientPartition, topic_id: str) -> bool:

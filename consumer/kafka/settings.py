@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from confluent_kafka import Consumer, KafkaException, Producer
 
 from consumer.errors import ConfigError
+from consumer.kafka.contact import INTERVAL_MS
 from consumer.kafka.properties import ALIASES, CONSUMER, KNOWN, PRODUCER
 
 Value: TypeAlias = str | int | float | bool
@@ -38,7 +39,7 @@ CONSUMER_DEFAULTS: Mapping[str, Value] = {
     # What waits in the client comes on top of the program's own budget.
     "queued.max.messages.kbytes": 8 * 2**10,
     # How often the client tells which brokers it knows; one that knows none twice in a row is made anew (`contact`).
-    "statistics.interval.ms": 5000,
+    "statistics.interval.ms": INTERVAL_MS,
 }
 
 PRODUCER_DEFAULTS: Mapping[str, Value] = {

@@ -28,7 +28,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from consumer.core.events import Delivered, DeliveryFailed, Parked, TopicParked, TopicResumed, Unparked
 from consumer.core.types import Disposition, Failure, Ticket, TopicPartition
 from consumer.errors import ClientError
-from consumer.kafka.contact import Contact
+from consumer.kafka.contact import INTERVAL_MS, Contact
 from consumer.kafka.handovers import HandOver
 from consumer.kafka.outlet import TOO_LARGE, UNHEARD, Outlet, send_one, send_stretch
 from consumer.kafka.parking import ParkedTopic, Parking, Place
@@ -42,7 +42,12 @@ __all__ = ["Routes", "Sink"]
 HASTEN_S = 0.001
 """How long the client is told to send what lingers: it heeds that only as long as the call lasts."""
 
-APART = {"batch.num.messages": 1, "linger.ms": 0, "delivery.report.only.error": False, "statistics.interval.ms": 5000}
+APART = {
+    "batch.num.messages": 1,
+    "linger.ms": 0,
+    "delivery.report.only.error": False,
+    "statistics.interval.ms": INTERVAL_MS,
+}
 """What the client apart has of its own."""
 
 

@@ -23,9 +23,9 @@ from consumer.kafka.assignment import Assignment
 from consumer.kafka.columns import model_rule, slices
 from consumer.kafka.commits import Commits
 from consumer.kafka.contact import FORGOTTEN, Contact, part_with
-from consumer.kafka.errors import Complaints, described
+from consumer.kafka.errors import Complaints
 from consumer.kafka.fetchers import assign_anew, client_partitions, core_partitions
-from consumer.kafka.group import NOT_TOLD, POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged, leave
+from consumer.kafka.group import POSITIONS_WAIT_S, UNREADABLE, Inquiry, has_joined, is_damaged, leave
 from consumer.kafka.options import InputOptions
 from consumer.kafka.settings import Value
 
@@ -33,6 +33,8 @@ WATERMARK_TIMEOUT_S = 1.0
 LOOK_TIMEOUT_S = 0.2  # the partitions of all other brokers wait meanwhile
 LOOK_INTERVAL_S = 1.0
 """How often a quiet source looks for a partition that has fallen silent."""
+ASK_AGAIN_S = 0.5
+"""After a question about new partitions that was refused."""
 STALL_S = 30.0
 """How long a partition may bring nothing before the source asks whether there is something."""
 START_S = 5.0
@@ -64,7 +66,8 @@ class Source:
             on_revoke: finishes and commits what is in flight of partitions before they go; not called for lost ones.
             never: topics, or regular expressions starting with `^`, that are never input: the outputs. They matter
                 where `options.topics` has a regular expression.
-            topic_id: tells a topic from another one of its name (`Admin.topic_id`); asked at each assignment.
+            topic_id: tells a topic from another one of its name (`Admin.topic_id`); asked at each assignment, from a
+                thread of its own.
             needs_map: whether the offset map in a commit's metadata is data (exactly-once): a partition whose map is
                 damaged is not read then, and a complaint says so.
 
@@ -83,6 +86,7 @@ class Source:
         self._changes = 0
         """Assignments and revocations so far."""
         self._inquiry: Inquiry | None = None
+        self._ask_at_s = 0.0
         self._stopped: set[TopicPartition] = set()
         """Assigned, and never to be placed: their offset map is damaged."""
         self._gone_back: set[TopicPartition] = set()
@@ -273,28 +277,27 @@ class Source:
     # -- where partitions stand --------------------------------------------------------------------------------------
 
     def _place(self) -> None:
-        """Ask for the committed offsets of new partitions; without an answer they wait for a later fetch."""
+        """Ask for what new partitions need to be placed; without an answer they wait for a later fetch."""
         wait_s = 0.0
         if self._inquiry is None:
             asked = [each for each in self._assignment.unplaced if each not in self._stopped]
-            if not asked:
+            if not asked or time.monotonic() < self._ask_at_s:
                 return
-            self._inquiry = Inquiry(self._client, asked, self._changes)
+            self._inquiry = Inquiry(self._client, self._topic_id, asked, self._changes)
             wait_s = POSITIONS_WAIT_S
         if not self._inquiry.wait(wait_s):
             return
         inquiry, self._inquiry = self._inquiry, None
-        if inquiry.error is not None:
-            is_late = inquiry.error.code() == KafkaError._TIMED_OUT  # noqa: SLF001 - its name
-            self._complaints.add(inquiry.error.name(), NOT_TOLD if is_late else described(inquiry.error))
+        if inquiry.refused is not None:
+            self._complaints.add(inquiry.refused.name, inquiry.refused.message, inquiry.refused.topic)
+            self._ask_at_s = time.monotonic() + ASK_AGAIN_S
             return
         if inquiry.changes != self._changes:
             return  # another member may have had them since
-        topic_ids = {topic: self._topic_id(topic) for topic in {each.topic for each in inquiry.asked}}
         positions = {}
         for each in inquiry.found:
             partition = TopicPartition(each.topic, each.partition)
-            topic_id = topic_ids[each.topic]
+            topic_id = inquiry.topic_ids[each.topic]
             if each.error is not None:
                 self._complaints.note(each.error, each.topic)
             elif self._needs_map and each.offset >= 0 and is_damaged(each, topic_id):

@@ -4,6 +4,7 @@ import time
 import uuid
 
 import pytest
+from confluent_kafka import KafkaException
 
 from consumer.demo.broker import Broker, Feature
 from consumer.errors import BrokerError
@@ -70,13 +71,14 @@ def test_what_the_broker_refuses_is_one_line(broker: Broker, admin: Admin) -> No
 
 @pytest.mark.broker
 def test_limits_and_identities_are_read(broker: Broker, admin: Admin) -> None:
-    """A topic tells its largest record and its identity; one that is not there tells neither."""
+    """A topic tells its largest record and its identity; of one that is not there, no identity is told."""
     brokers.need(broker, Feature.TOPIC_LIMITS)
     small, usual = brokers.new_topic(broker, settings={"max.message.bytes": "2000"}), brokers.new_topic(broker)
     assert admin.bytes_max([small, usual, name()]) == {small: 2000, usual: 1_048_588}
     assert admin.bytes_max([]) == {}
     assert len({admin.topic_id(small), admin.topic_id(usual), ""}) == 3
-    assert admin.topic_id(name()) == ""
+    with pytest.raises(KafkaException, match="UNKNOWN_TOPIC_OR_PART"):
+        admin.topic_id(name())
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,19 @@ def test_an_unreachable_cluster_says_what_to_do(settings: dict[str, str], reason
     assert reason in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
     assert time.monotonic() - began_s < 3
+
+
+def test_a_client_without_an_answer_is_replaced() -> None:
+    """A client whose brokers did not answer may have forgotten them all: each question after that has a new one."""
+    admin = Admin(compose({"bootstrap.servers": "127.0.0.1:1", "group.id": "unused"}).admin)
+    clients = [admin._client]
+    with pytest.raises(KafkaException, match=r"_TIMED_OUT|_TRANSPORT|_ALL_BROKERS_DOWN"):
+        admin.topic_id("t")
+    clients.append(admin._client)
+    with pytest.raises(BrokerError):
+        admin.topics(0.1)
+    clients.append(admin._client)
+    assert len({id(each) for each in clients}) == 3
 
 
 @pytest.mark.broker

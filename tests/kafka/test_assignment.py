@@ -31,6 +31,8 @@ class Client(RuleBasedStateMachine):
         self.handed: dict[TopicPartition, list[int]] = {}
         self.brought: list[Slice] = []
         self.now_s = 0.0
+        self.largest = 0
+        """Records of the largest fetch so far."""
 
     # -- what happens inside one fetch
 
@@ -74,6 +76,7 @@ class Client(RuleBasedStateMachine):
     def end_fetch(self, is_told: bool) -> None:
         """Sort what was brought; positions of new partitions may or may not be known by now."""
         self.now_s += 1
+        self.largest = max(self.largest, sum(len(part.offsets) for part in self.brought))
         sifted = self.assignment.sift(self.brought)
         self.brought = []
         if is_told:
@@ -106,6 +109,11 @@ class Client(RuleBasedStateMachine):
             assert offsets == list(range(begin, begin + len(offsets)))
 
     @invariant()
+    def what_waits_is_bounded(self) -> None:
+        """However long positions are in coming, no more than one fetch waits for them."""
+        assert sum(len(part.offsets) for part in self.assignment._stash) <= self.largest
+
+    @invariant()
     def states_exclude_one_another(self) -> None:
         """A partition is owned or unplaced or neither, and only an owned one is paused."""
         assert self.assignment.owned == self.handed.keys()
@@ -133,6 +141,19 @@ def test_a_stash_goes_with_its_partition() -> None:
     assignment.assign([a])
     assignment.place(a, 5, 0.0)
     assert assignment.admit([], 0.0) == ([], set())
+
+
+def test_no_more_than_one_fetch_waits() -> None:
+    """What comes while records wait already is dropped with them, and the client is sent back for all of it, once."""
+    assignment, (a, b, _) = Assignment(), PARTITIONS
+    assignment.assign([a, b])
+    assert assignment.admit([part_of(a, [5]), part_of(b, [1])], 0.0) == ([], set())
+    assert assignment.admit([part_of(a, [6])], 0.0) == ([], set())
+    assert [assignment.place(a, 5, 0.0), assignment.place(b, 1, 0.0)] == [True, False]
+    (part,), _ = assignment.admit([part_of(a, [7])], 0.0)
+    assert (part.partition, part.offsets) == (b, [1])
+    (part,), _ = assignment.admit([part_of(a, [5])], 0.0)
+    assert (part.partition, part.offsets) == (a, [5])
 
 
 def test_a_partition_that_comes_back_at_once_is_fetched_from_its_position() -> None:

@@ -77,6 +77,43 @@ def offsets(events: Sequence[Any]) -> list[int]:
     ]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again at once for what was refused."""
+    monkeypatch.setattr("consumer.kafka.source.ASK_AGAIN_S", 0.0)
+
+
+def test_what_was_refused_is_not_asked_again_at_once(source: Source, client: FakeClient) -> None:
+    """A coordinator that refuses quickly is asked twice a second, not with every turn."""
+    client.committed_answers = [KafkaException(KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)), 5]
+    for _ in range(5):
+        assert source.fetch(10, 0) == []
+    assert client.committed_answers == [5]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_partitions_wait_for_the_identity_of_their_topic(source: Source, client: FakeClient) -> None:
+    """While no broker tells which topic of its name it is, nothing is assigned: the map would not be believed."""
+    answers: list[str | KafkaException] = [KafkaException(KafkaError(KafkaError._TIMED_OUT)), "its id"]
+
+    def topic_id(_: str) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, KafkaException):
+            raise answer
+        return answer
+
+    source._topic_id = topic_id
+    client.committed_answers, client.queue = [5, 5], [record(5)]
+    assert source.fetch(10, 0) == []
+    (complaint,) = source.complaints()
+    assert (complaint.name, complaint.topic) == ("_TIMED_OUT", "t")
+    assert "which topic of its name it is, is not told" in complaint.message
+    events = source.fetch(10, 0)
+    assert events[0] == Assigned({WHERE: Position(5, topic_id="its id")})
+    assert offsets(events) == [5]
+
+
+@pytest.mark.usefixtures("at_once")
 def test_records_wait_for_their_position(source: Source, client: FakeClient) -> None:
     """Records that come before the coordinator told the committed offset are kept, and handed on after `Assigned`."""
     client.queue = [record(5), record(6)]

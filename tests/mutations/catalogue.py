@@ -231,6 +231,16 @@ MUTANTS = (
         tests=("tests/core/test_offset_map.py", "tests/core/test_partitions.py"),
     ),
     Mutant(
+        name="map-of-an-unnamed-topic",
+        bug="goes on without the topic's identity where no broker tells it: the map counts as another topic's",
+        promise="P1",
+        path="consumer/kafka/group.py",
+        before="self.refused = Complaint(reason.name(), UNIDENTIFIED.format(described(reason)), topic)\n"
+        "                return\n",
+        after='self.topic_ids[topic] = ""\n',
+        tests=("tests/kafka/test_source.py",),
+    ),
+    Mutant(
         name="map-without-checksum",
         bug="believes a damaged map",
         promise="P1",
