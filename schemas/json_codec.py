@@ -7,6 +7,7 @@ import orjson
 
 from schemas.errors import RecordError
 from schemas.limits import DEFAULT_LIMITS, Limits
+from schemas.plain_json import read_plain
 from schemas.reasons import Reason
 from schemas.records import Request, Result
 from schemas.structure import request_of, result_of
@@ -31,7 +32,7 @@ class JsonCodec:
 
     def decode_request(self, value: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Request:
         """Read a request."""
-        return request_of(_load(value, limits), limits)
+        return request_of(_load(value, "inputs", limits), limits)
 
     def encode_result(self, result: Result) -> bytes:
         """Write a result; NaN, infinity and byte strings that are not UTF-8 are refused as `unencodable-output`."""
@@ -49,16 +50,19 @@ class JsonCodec:
 
     def decode_result(self, value: bytes | bytearray | memoryview, limits: Limits = DEFAULT_LIMITS) -> Result:
         """Read a result."""
-        return result_of(_load(value, limits), limits)
+        return result_of(_load(value, "outputs", limits), limits)
 
 
-def _load(value: bytes | bytearray | memoryview, limits: Limits) -> object:
+def _load(value: bytes | bytearray | memoryview, field: str, limits: Limits) -> object:
     """Parse a value."""
     if len(value) > limits.json_size_max:
         raise RecordError(
             Reason.TOO_LARGE,
             f"a JSON value of {len(value)} bytes, at most {limits.json_size_max} are taken: send msgpack",
         )
+    plain = read_plain(value, field)
+    if plain is not None:
+        return plain
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
