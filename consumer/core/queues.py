@@ -21,7 +21,6 @@ COST_SMOOTHING = 0.2
 class ModelQueue:
     """Records of one model, oldest first."""
 
-    runs: deque[Run] = field(default_factory=deque)
     records: int = 0
     size: int = 0
     """Payload bytes of all records."""
@@ -29,6 +28,16 @@ class ModelQueue:
     """What each partition has in the queue."""
     record_cost_s: float = COST_UNKNOWN_S
     """Device time of a record, as its model's latest batches had it."""
+    _runs: deque[Run] = field(default_factory=deque)
+    _first: int = 0
+    """Records of the oldest run that were taken already. It is cut when somebody asks for it: to move what is left of
+    it with every chunk would touch each record several times, which costs more than to read what it holds."""
+
+    @property
+    def runs(self) -> Sequence[Run]:
+        """Show what waits."""
+        self._cut()
+        return self._runs
 
     @property
     def is_cost_known(self) -> bool:
@@ -37,50 +46,46 @@ class ModelQueue:
 
     def append(self, run: Run) -> None:
         """Queue a run behind all others."""
-        self.runs.append(run)
+        self._runs.append(run)
         self._count(run)
 
     def prepend(self, run: Run) -> None:
         """Queue a run in front of all others."""
-        self.runs.appendleft(run)
+        self._cut()
+        self._runs.appendleft(run)
         self._count(run)
 
     def take(self, records_max: int, bytes_max: int, *, at_least_one: bool) -> list[Run]:
         """Take runs from the front, cutting the last one to fit; one record even if it is too large, when asked."""
         taken: list[Run] = []
-        while self.runs and records_max > 0:
-            run = self.runs[0]
-            if len(run) <= records_max and run.size <= bytes_max:
-                taken.append(self.runs.popleft())
-                records_max -= len(run)
-                bytes_max -= run.size
-                continue
-            fitting = _fitting(run, records_max, bytes_max, at_least_one=at_least_one and not taken)
-            if fitting:
-                if fitting == len(run):
-                    taken.append(self.runs.popleft())
-                else:
-                    head, self.runs[0] = run.divide(fitting)
-                    taken.append(head)
-            break
-        self._forget(taken)
+        while self._runs and records_max > 0:
+            run = self._take_part(records_max, bytes_max, at_least_one=at_least_one and not taken)
+            if run is None:
+                break
+            self._forget(run)
+            taken.append(run)
+            records_max -= len(run)
+            bytes_max -= run.size
         return taken
 
     def take_oldest(self, partition: TopicPartition) -> Run | None:
         """Take the run of a partition that has waited longest."""
-        for i, run in enumerate(self.runs):
+        self._cut()
+        for i, run in enumerate(self._runs):
             if run.partition == partition:
-                del self.runs[i]
-                self._forget([run])
+                del self._runs[i]
+                self._forget(run)
                 return run
         return None
 
     def drop(self, is_meant: Callable[[Run], bool]) -> list[Run]:
         """Give up some of the runs."""
-        dropped = [run for run in self.runs if is_meant(run)]
+        self._cut()
+        dropped = [run for run in self._runs if is_meant(run)]
         if dropped:
-            self.runs = deque(run for run in self.runs if not is_meant(run))
-            self._forget(dropped)
+            self._runs = deque(run for run in self._runs if not is_meant(run))
+            for run in dropped:
+                self._forget(run)
         return dropped
 
     def learn(self, count: int, infer_s: float) -> None:
@@ -98,21 +103,42 @@ class ModelQueue:
         amount.records += len(run)
         amount.size += run.size
 
-    def _forget(self, runs: Sequence[Run]) -> None:
-        for run in runs:
-            self.records -= len(run)
-            self.size -= run.size
-            amount = self.amounts[run.partition]
-            amount.records -= len(run)
-            amount.size -= run.size
-            if not amount.records:
-                del self.amounts[run.partition]
+    def _forget(self, run: Run) -> None:
+        self.records -= len(run)
+        self.size -= run.size
+        amount = self.amounts[run.partition]
+        amount.records -= len(run)
+        amount.size -= run.size
+        if not amount.records:
+            del self.amounts[run.partition]
+
+    def _take_part(self, records_max: int, bytes_max: int, *, at_least_one: bool) -> Run | None:
+        """Take of the oldest run what fits; None if not one record does."""
+        run, first = self._runs[0], self._first
+        if not first and len(run) <= records_max and run.size <= bytes_max:
+            return self._runs.popleft()
+        stop = first + _fitting(run, first, records_max, bytes_max, at_least_one=at_least_one)
+        if stop == first:
+            return None
+        if stop < len(run):
+            self._first = stop
+            return run.part(first, stop)
+        self._runs.popleft()
+        self._first = 0
+        return run.part(first, stop) if first else run
+
+    def _cut(self) -> None:
+        """Leave out what was taken of the oldest run."""
+        if self._first:
+            self._runs[0] = self._runs[0].part(self._first, len(self._runs[0]))
+            self._first = 0
 
 
-def _fitting(run: Run, records_max: int, bytes_max: int, *, at_least_one: bool) -> int:
-    """Count the records at the front of a run that fit."""
-    fitting = min(records_max, len(run))
+def _fitting(run: Run, first: int, records_max: int, bytes_max: int, *, at_least_one: bool) -> int:
+    """Count the records of a run that fit, from `first` on."""
+    fitting = min(records_max, len(run) - first)
     if run.size > bytes_max:
-        sizes = (len(value) if value is not None else 0 for value in run.values[:fitting])
-        fitting = bisect_right(list(accumulate(sizes)), bytes_max)
+        values = run.values[first : first + fitting]
+        if sum(map(len, filter(None, values))) > bytes_max:
+            fitting = bisect_right(list(accumulate(len(value or b"") for value in values)), bytes_max)
     return max(fitting, 1) if at_least_one else fitting

@@ -152,7 +152,7 @@ class Scheduler:
     def waiting_models(self) -> list[ModelId]:
         """Name the models for which records wait, suspects included."""
         names = {runs[0].model for runs in self._suspects}
-        names.update(model for model, queue in self._queues.items() if queue.runs)
+        names.update(model for model, queue in self._queues.items() if queue.records)
         return [model for model in self._queues if model in names]
 
     def waiting_records(self) -> dict[ModelId, int]:
@@ -252,7 +252,7 @@ class Scheduler:
         self._limited.clear()
         claimed: set[WorkerId] = set()
         yield from self._assign_suspects(loaded)
-        self._active = {model: None for model in self._active if self._queues[model].runs}
+        self._active = {model: None for model in self._active if self._queues[model].records}
         self._turns.begin(self._active)
         while (model := self._turns.next()) is not None:
             queue = self._queues[model]
@@ -266,7 +266,7 @@ class Scheduler:
                 continue
             self._turns.serve(model, sum(map(len, assignment.runs)) * queue.record_cost_s)
             yield assignment
-            if queue.runs:
+            if queue.records:
                 self._turns.stay(model)
 
     def _allowed(self, model: ModelId, now: float) -> int:

@@ -142,12 +142,6 @@ class Run:
         cut.size = sum(map(len, filter(None, cut.values)))
         return cut
 
-    def divide(self, at: int) -> tuple["Run", "Run"]:
-        """Cut the records in two, the second part beginning with record `at`; each byte is counted once."""
-        head, rest = self.part(0, at), self.bare(at, len(self))
-        rest.values, rest.size = self.values[at:], self.size - head.size
-        return head, rest
-
     def bare(self, first: int, stop: int) -> "Run":
         """Cut out the records `first` up to `stop` (exclusive) without their payloads: what an outcome needs."""
         place = slice(first, stop)

@@ -20,6 +20,9 @@ AUTO_WORKERS_MAX = 8
 WORKER_BYTES = 512 * 1024 * 1024
 """What a worker takes before any model: torch's libraries alone are 505 MB resident."""
 
+CORES_TO_SPARE = 2
+"""Cores of a worker that decodes while its model computes."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOptions:
@@ -33,7 +36,7 @@ class WorkerOptions:
     """Threads that a worker computes one operation with, at most and by default as many as it has cores."""
     cores: tuple[Annotated[int, Ge(0)], ...] | None = None
     """The cores that the group's workers divide among themselves; by default an even share of what is left. A worker
-    with more than one decodes and encodes while its model computes."""
+    with more than one decodes and encodes while its model computes, where the supervisor has one, too."""
 
 
 WorkersOptions: TypeAlias = Literal["auto"] | tuple[WorkerOptions, ...]
@@ -53,11 +56,8 @@ class WorkerSlot:
     cores: tuple[int, ...] = ()
     """The cores it is pinned to; empty: wherever the system puts it."""
     threads: int = 1
-
-    @property
-    def has_spare_core(self) -> bool:
-        """Whether something else can go on in the worker while a thread of it waits for a device, or computes."""
-        return max(len(self.cores), self.threads) > 1
+    has_spare_core: bool = False
+    """Whether a second thread of the worker finds a core, beside the one that computes or waits for a device."""
 
     @property
     def torch_device(self) -> str:
@@ -82,6 +82,8 @@ def plan(workers: WorkersOptions, facts: Facts) -> tuple[WorkerSlot, ...]:
     if problems:
         raise ConfigError(*problems)
     is_rationed = _is_rationed(facts)
+    # The supervisor needs one as well: on a machine that is busy with both, a worker's two threads only take turns.
+    has_enough = _usable(facts) > CORES_TO_SPARE * _count(groups)
     slots: list[WorkerSlot] = []
     for at, (group, shares) in enumerate(zip(groups, _shares(groups, facts), strict=True)):
         for share in shares:
@@ -94,7 +96,14 @@ def plan(workers: WorkersOptions, facts: Facts) -> tuple[WorkerSlot, ...]:
                     f"workers[{at}].threads: {threads} is more than the cores of a worker; at most {most}"
                 )
             slots.append(
-                WorkerSlot(index=len(slots), device=group.device, visible_devices=device, cores=share, threads=threads)
+                WorkerSlot(
+                    index=len(slots),
+                    device=group.device,
+                    visible_devices=device,
+                    cores=share,
+                    threads=threads,
+                    has_spare_core=has_enough and most >= CORES_TO_SPARE,
+                )
             )
     # A quota is time, not cores: pinned to the same first cores, all containers of a machine would share these.
     return tuple(replace(slot, cores=()) if is_rationed else slot for slot in slots)

@@ -33,6 +33,30 @@ def facts(cores: int = 8, **values: object) -> Facts:
     return Facts(cores=tuple(range(cores)), **values)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("cores", "groups", "expected"),
+    [
+        (2, [WorkerOptions(threads=1)], [False]),
+        (3, [WorkerOptions(threads=1)], [True]),
+        (4, [WorkerOptions(count=2)], [False, False]),
+        (5, [WorkerOptions(count=2)], [True, True]),
+        (8, [WorkerOptions(count=8)], [False] * 8),
+        (8, [WorkerOptions(cores=(0,)), WorkerOptions()], [False, True]),
+    ],
+)
+def test_a_worker_overlaps_where_the_supervisor_has_a_core_too(
+    cores: int, groups: list[WorkerOptions], expected: list[bool]
+) -> None:
+    """A worker decodes while it computes only where it has two cores and one more is left for the supervisor."""
+    assert [slot.has_spare_core for slot in plan(tuple(groups), facts(cores))] == expected
+
+
+def test_a_quota_counts_as_cores() -> None:
+    """Where the process may use the time of two cores, no worker's second thread finds a third."""
+    assert [slot.has_spare_core for slot in plan((WorkerOptions(),), facts(16, quota=2.0))] == [False]
+    assert [slot.has_spare_core for slot in plan((WorkerOptions(),), facts(16, quota=3.0))] == [True]
+
+
 class TestAuto:
     """`workers: auto`."""
 

@@ -114,7 +114,8 @@ def start(request: pytest.FixtureRequest) -> Iterator[Start]:
     with ExitStack() as stack:
 
         def begin(*models: ModelOptions, slot: WorkerSlot | None = None, **spec: Any) -> Worker:
-            slot = slot or WorkerSlot(index=0, device="cpu", threads=getattr(request, "param", 1))
+            threads = getattr(request, "param", 1)
+            slot = slot or WorkerSlot(index=0, device="cpu", threads=threads, has_spare_core=threads > 1)
             channel = Channel(WorkerId(1), ChannelOptions())
             stack.callback(channel.close)
             child = spawn(
@@ -298,7 +299,9 @@ def test_a_batch_is_decoded_while_the_one_before_it_runs(
     flag = tmp_path / "decoded"
     monkeypatch.setenv("FLAG_FOR_TESTS", str(flag))
     options = {"arguments": {"flag": str(flag)}, "preprocess": f"{HERE}flagged", "rows_max": 8}
-    worker = start(served("m", "waits_for", **options), slot=WorkerSlot(index=0, device="cpu", threads=2))
+    worker = start(
+        served("m", "waits_for", **options), slot=WorkerSlot(index=0, device="cpu", threads=2, has_spare_core=True)
+    )
     worker.load("m")
     first, second = worker.dispatch("m", rows(8, 1 - TRIGGER)), worker.dispatch("m", rows(8, TRIGGER - 7))
     assert worker.outputs(first) == doubled(8, 1 - TRIGGER)
