@@ -6,6 +6,7 @@ how any of its parts does its work.
 Theory of operation. The Kafka client has no descriptor to wait on, and the workers have nothing else, so a turn waits
 at one place only: for the workers while they have chunks (briefly, so that Kafka is polled again soon), else for Kafka.
 Under load it rests beside that, while the workers are busy anyway: what a turn costs is then shared by many records.
+Where records flow, but are no load, it keeps a pace, and has the client send what each turn gave it.
 A rebalance calls back out of a fetch: the callback turns the same loop, without fetching, until what is in flight of
 the partitions that go is committed or its time is over.
 """
@@ -43,6 +44,11 @@ TURN_S = 0.005
 """How long a turn takes at least under load: few large turns cost far less than many small ones."""
 LOAD_RECORDS = 256
 """A fetch that brings so many at once tells of load, and so does a budget that is used up."""
+PACE_S = 0.002
+"""How long a turn takes at least while records flow without being a load: as long as an idle device waits for company.
+Turns without a pause between them would take the cores from the workers, and the longer for it each record."""
+PACE_RECORDS = 8
+"""A fetch that brings so many at once tells of a flow."""
 HELD_S = 2.0
 """How much longer than it may the clients' end may take, before the process ends with the traces of all threads."""
 PUBLISH_INTERVAL_S = 1.0
@@ -149,11 +155,15 @@ class Loop:
         self._turn_without_fetch(wait_s)
         self._complain(source.complaints())
         if records >= LOAD_RECORDS or not dispatcher.room:
-            self._rest(began_s + TURN_S)
+            # No longer than all workers have enough to do.
+            self._rest(min(began_s + TURN_S, self._clock() + dispatcher.scheduler.busy_s()))
+        elif records >= PACE_RECORDS:
+            self._parts.sink.hasten()
+            self._rest(began_s + PACE_S)
 
     def _rest(self, until_s: float) -> None:
-        """Let records and answers gather, for no longer than all workers have enough to do."""
-        rest_s = min(until_s - self._clock(), self._parts.dispatcher.scheduler.busy_s())
+        """Let records and answers gather."""
+        rest_s = until_s - self._clock()
         if rest_s > 0:
             self._sleep(rest_s)
 

@@ -17,7 +17,7 @@ from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Slice, TopicPartition, WorkerId
 from consumer.errors import ExitCode
-from consumer.supervisor.loop import HELD_S, LOAD_RECORDS, TURN_S, Loop, Parts
+from consumer.supervisor.loop import HELD_S, LOAD_RECORDS, PACE_RECORDS, PACE_S, TURN_S, Loop, Parts
 from consumer.supervisor.options import ShutdownOptions
 
 TP = TopicPartition("in", 0)
@@ -31,6 +31,7 @@ class Outside:
         self.fetches: deque[list[on.Event]] = deque([[on.Assigned({TP: on.Position(None)})]])
         self.answers: list[on.Event] = []
         self.requested = None
+        self.hastened = 0
 
     def fetch(self, records_max: int, timeout_s: float) -> list[on.Event]:
         """Hand out what is prepared."""
@@ -61,6 +62,7 @@ class Outside:
 
     def hasten(self) -> None:
         """Send nothing."""
+        self.hastened += 1
 
     def turned(self) -> None:
         """Take note of nothing."""
@@ -128,10 +130,20 @@ def test_a_budget_that_is_used_up_is_load() -> None:
     assert rig.rests == [pytest.approx(TURN_S)]
 
 
-def test_few_records_are_no_load() -> None:
+def test_a_flow_keeps_a_pace() -> None:
+    """A turn that brought several records takes as long as a batch may wait, and what it produced lingers no longer."""
+    rig = Rig()
+    rig.outside.hastened = 0
+    rig.turn(PACE_RECORDS)
+    rig.turn(LOAD_RECORDS - 1)
+    assert rig.rests == [pytest.approx(PACE_S)] * 2
+    assert rig.outside.hastened == 2
+
+
+def test_few_records_are_no_flow() -> None:
     """A turn that brought few records, or none, is followed by the next one at once."""
     rig = Rig()
-    rig.turn(LOAD_RECORDS - 1)
+    rig.turn(PACE_RECORDS - 1)
     rig.turn()
     assert rig.rests == []
 
