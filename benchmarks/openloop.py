@@ -204,8 +204,8 @@ def workers(pid: int) -> list[psutil.Process]:
 
 
 def kill_worker(pid: int) -> Stretch:
-    """End one of two workers with work in flight: stop it, so that it keeps what it gets, and kill it then."""
-    victim, _other = workers(pid)
+    """End the busier of two workers with work in flight: stop it, so that it keeps what it gets, and kill it then."""
+    victim = max(workers(pid), key=lambda each: sum(each.cpu_times()[:2]))
     os.kill(victim.pid, signal.SIGSTOP)
     stopped_ns = time.monotonic_ns()
     time.sleep(HELD_S)
