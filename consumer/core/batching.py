@@ -14,8 +14,10 @@ began amid a lot rather ends with a lot than cut the next one: else, once cut, l
 The device is never kept waiting for company while there is something to do (work-conserving): as soon as it is free,
 what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
 was idle when the first record came waits for more, until the batch is full or its oldest record is `delay_ms_max` old.
-Between models the one whose oldest record came first is next, so none is kept waiting by a busier one for longer than
-the batches that were there before. A worker that can decode during a batch takes the next one early, where it is full.
+Models whose batches are due take turns: next is the one that was served least recently, so none is kept waiting for
+longer than one batch of each other one, whatever lies there for a busier one. How much does, and so what each gets of
+the device, is the supervisor's to say. A worker that can decode during a batch takes the next one early, where it is
+full.
 """
 
 from bisect import bisect_right
@@ -195,6 +197,7 @@ class Batchers(Generic[Item]):
 
     def __init__(self) -> None:
         self._batchers: dict[ModelId, Batcher[Item]] = {}
+        """In the order in which they were served, the latest last."""
 
     def open(self, model: ModelId, options: BatchOptions) -> Batcher[Item]:
         """Begin to batch records of a model."""
@@ -215,13 +218,13 @@ class Batchers(Generic[Item]):
         return min((at for batcher in self._batchers.values() if (at := batcher.due_at_s) is not None), default=None)
 
     def next_due(self, now: float, *, is_idle: bool) -> ModelId | None:
-        """Choose the model whose batch is taken now: of those that are due, the one with the oldest record."""
-        best, best_s = None, 0.0
-        for model, batcher in self._batchers.items():
-            oldest_s = batcher.oldest_s
-            if oldest_s is not None and batcher.is_due(now, is_idle=is_idle) and (best is None or oldest_s < best_s):
-                best, best_s = model, oldest_s
-        return best
+        """Choose the model whose batch is taken now: of those that are due, the one served least recently."""
+        return next((model for model, each in self._batchers.items() if each.is_due(now, is_idle=is_idle)), None)
+
+    def take(self, model: ModelId) -> list[Part[Item]]:
+        """Take the records of a model's next batch, as `Batcher.take` does: that was its turn."""
+        batcher = self._batchers[model] = self._batchers.pop(model)
+        return batcher.take()
 
     def next_full(self) -> ModelId | None:
         """Choose the model whose batch is taken while the one before it still runs; None where it is better to wait.

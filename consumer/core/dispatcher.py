@@ -239,7 +239,7 @@ class Dispatcher:
         if lease is None:
             return
         model = lease.chunk.model
-        self._scheduler.settle(event.worker, model, event.count, event.infer_s)
+        self._scheduler.settle(event.worker, model, event.count, event.infer_s, event.rows_enough)
         settlement = settle(lease, event, self._partitions.is_current)
         if settlement.runs:
             results = Results(model, settlement.runs, settlement.values, settlement.keys, settlement.size)

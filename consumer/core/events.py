@@ -131,6 +131,8 @@ class Answered:
     """Their part, by their number, of the time of the batch in the model."""
     size: int = 0
     """Bytes that `values` and `keys` take up."""
+    rows_enough: int = 0
+    """Rows beyond which a batch of the model gains little, as far as the worker knows; 0 if it does not."""
 
 
 @dataclass(frozen=True, slots=True)

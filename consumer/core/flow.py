@@ -26,6 +26,11 @@ fetch still fits in, so that it is never exceeded. Nor is the budget of records;
 others use more than the new shares leave, it is, by those shares. Bytes are known only once they are here: a fetch is
 limited by the size of the latest records, and one with larger ones may exceed.
 
+A lack is known to last where more is in flight than is resolved in two dwells: a flood for a slow model. Those that
+have nothing left are then paused at once, if something is left to others: the client has one queue for what it
+prefetched, and there the others would stand behind a flood that is taken off bit by bit. The flood is resumed at half
+of what it may use, whenever that is reached: so much lasts while it is fetched from again.
+
 Invariants, while the assignment lasts: records in flight <= records_max; span <= span_max. Always: a partition with
 nothing in flight is not paused for longer than `DWELL_S`.
 """
@@ -46,6 +51,9 @@ QUANTUM_PARTS = 32
 
 WAITING_PART = 0.5
 """Part of a common half that records of one partition may take up while their model takes none."""
+
+RATE_S = 0.1
+"""Seconds over which it is measured how fast records are resolved."""
 
 PAYLOAD_UNKNOWN = 64 * 1024
 """Bytes that a record is taken to have before the first one was seen."""
@@ -129,8 +137,14 @@ class Flow:
         self._usages: dict[TopicPartition, _Usage] = {}
         self._wide: set[TopicPartition] = set()
         self._waiting: Mapping[TopicPartition, Amount] = {}
-        self._paused_s: dict[TopicPartition, float] = {}
+        self._paused_until_s: dict[TopicPartition, float] = {}
         self._short_since_s: float | None = None
+        self._busy_s: float | None = None
+        """Since when it is measured how fast records are resolved; None while little is in flight."""
+        self._resolved = 0
+        """Records that were resolved since."""
+        self._rate: float | None = None
+        """Records that were resolved in a second, as it was measured last; None since little was in flight."""
         self._payload = float(PAYLOAD_UNKNOWN)
         self.records = 0
         """Records in flight."""
@@ -150,7 +164,7 @@ class Flow:
             if usage is not None:
                 self.records -= usage.records
                 self.size -= usage.size
-                self._paused_s.pop(partition, None)
+                self._paused_until_s.pop(partition, None)
                 self._wide.discard(partition)
 
     def admit(self, partition: TopicPartition, records: int, size: int, span: int) -> None:
@@ -179,6 +193,7 @@ class Flow:
         assert usage.size >= size, "more bytes were resolved than admitted"
         usage.records -= records
         usage.size -= size
+        self._resolved += records
         self.records -= records
         self.size -= size
         self._set_span(partition, span)
@@ -189,29 +204,25 @@ class Flow:
 
     def decide(self, now: float) -> Decision:
         """Say what to fetch and what to pause or resume; a partition that is named counts as such from now on."""
+        self._measure(now)
         if self._is_easy():
             return Decision(self._options.fetch_records_max)
         records, size = self._levels()
-        short, wide = [], []
-        for partition, usage in self._usages.items():
-            if partition not in self._paused_s:
-                if partition in self._wide or self._waiting_part(partition, records, size) >= 1.0:
-                    wide.append(partition)
-                elif records.is_short(usage.records) or size.is_short(usage.size):
-                    short.append(partition)
+        wide, slow, short = self._scarce(records, size)
         resume = [
             partition
-            for partition, paused_s in self._paused_s.items()
-            if now - paused_s >= DWELL_S
+            for partition, until_s in self._paused_until_s.items()
+            if now >= until_s
             and self._may_resume(self._usages[partition], records, size)
             and self._waiting_part(partition, records, size) <= 1 / 2
         ]
         is_stalled = self._is_stalled(now, is_short=bool(short))
-        pause = [*wide, *short] if is_stalled else wide
+        dwelling = [*wide, *short] if is_stalled else wide
         for partition in resume:
-            del self._paused_s[partition]
-        self._paused_s.update(dict.fromkeys(pause, now))
-        return Decision(0 if short and not is_stalled else self._room(records, size), pause, resume)
+            del self._paused_until_s[partition]
+        self._paused_until_s.update(dict.fromkeys(slow, now))
+        self._paused_until_s.update(dict.fromkeys(dwelling, now + DWELL_S))
+        return Decision(0 if short and not is_stalled else self._room(records, size), [*slow, *dwelling], resume)
 
     def filled(self, partition: TopicPartition, records: int, size: int) -> float:
         """Say how much of what a partition may hold is taken up: 1.0 is all of it.
@@ -236,7 +247,7 @@ class Flow:
             self.records + fetch <= options.records_max / 2
             and self.size + fetch * self._payload <= options.bytes_max / 2
         )
-        is_easy = not self._usages or (is_roomy and not self._paused_s and not self._wide and not self._waiting)
+        is_easy = not self._usages or (is_roomy and not self._paused_until_s and not self._wide and not self._waiting)
         if is_easy:
             self._short_since_s = None
         return is_easy
@@ -256,6 +267,35 @@ class Flow:
             _Level(self._options.records_max, [usage.records for usage in usages]),
             _Level(self._options.bytes_max, [usage.size for usage in usages]),
         )
+
+    def _measure(self, now: float) -> None:
+        """Measure how fast records are resolved, from time to time, while there is much in flight."""
+        options = self._options
+        if self.records * QUANTUM_PARTS < options.records_max and self.size * QUANTUM_PARTS < options.bytes_max:
+            self._busy_s = self._rate = None
+            return
+        if self._busy_s is not None:
+            if now - self._busy_s < RATE_S:
+                return
+            self._rate = self._resolved / (now - self._busy_s)
+        self._busy_s, self._resolved = now, 0
+
+    def _scarce(
+        self, records: _Level, size: _Level
+    ) -> tuple[list[TopicPartition], list[TopicPartition], list[TopicPartition]]:
+        """Name, of those fetched from, which may not be any more, and which have nothing left, be they slow or not."""
+        wide, short, is_any_left = [], [], False
+        for partition, usage in self._usages.items():
+            if partition in self._paused_until_s:
+                continue
+            if partition in self._wide or self._waiting_part(partition, records, size) >= 1.0:
+                wide.append(partition)
+            elif records.is_short(usage.records) or size.is_short(usage.size):
+                short.append(partition)
+            else:
+                is_any_left = True
+        is_slow = self._rate is not None and self.records > 2 * DWELL_S * self._rate
+        return (wide, short, []) if is_any_left and is_slow else (wide, [], short)
 
     def _may_resume(self, usage: _Usage, records: _Level, size: _Level) -> bool:
         """Tell whether a paused partition has come down to half of what it may use."""
@@ -282,7 +322,7 @@ class Flow:
     def _room(self, records: _Level, size: _Level) -> int:
         """Count the records that the next fetch may bring, even if all of them come from one partition."""
         options = self._options
-        active = [usage for partition, usage in self._usages.items() if partition not in self._paused_s]
+        active = [usage for partition, usage in self._usages.items() if partition not in self._paused_until_s]
         if not active:
             # Nothing comes from paused partitions; one that is assigned during this very poll has a share.
             return max(1, options.records_max // (2 * QUANTUM_PARTS * len(self._usages)))

@@ -28,6 +28,8 @@ class ModelQueue:
     """What each partition has in the queue."""
     record_cost_s: float = COST_UNKNOWN_S
     """Device time of a record, as its model's latest batches had it."""
+    rows_enough: int = 0
+    """Records of a batch beyond which a larger one gains little, as the worker that answered last knows; 0: unknown."""
     _runs: deque[Run] = field(default_factory=deque)
     _first: int = 0
     """Records of the oldest run that were taken already. It is cut when somebody asks for it: to move what is left of

@@ -7,11 +7,12 @@ Theory of operation. Every model has a queue, and the models that wait take turn
 chunks, charged with the device time that these are thought to take, and with the difference once that is measured. A
 model whose limits (`core.limits`) let nothing through takes no part, as if no device were there for it.
 
-A worker takes chunks ahead of its device, so that it never waits for the supervisor, but no more once it has two
-batches and as much as it infers in `worker_work_ms_max`, whoever's that is: what lies in a worker's inbox can neither
-be reordered nor given to another worker, and whoever comes next waits for it. So a record of a model that was quiet
-waits for two batches, or that time, and one batch more at most. While its device is busy anyway, records gather to
-whole batches: few large chunks cost far less than many small ones.
+A worker takes chunks ahead of its device, so that it never waits for the supervisor, but no more once it has a few
+batches, of the size that it says is enough, and as much as it infers in `worker_work_ms_max`, whoever's that is: what
+lies in a worker's inbox cannot be given to another worker. Only whose turn it is, and who has nothing there, may send a
+batch beyond that: models take turns in the worker, too (`core.batching`), so a record of a model that was quiet waits
+for one batch of each busy one at most. While its device is busy anyway, records gather to whole batches: few large
+chunks cost far less than many small ones.
 
 Suspects, records that were leased to a worker when it died, are kept apart: they travel one chunk at a time, alone, to
 a worker that was emptied for them.
@@ -32,8 +33,9 @@ from consumer.core.types import Amount, ModelId, Run, TopicPartition, WorkerId
 
 CHUNKS_AHEAD = 2
 """Chunks that keep a worker's device busy: with so many there, more of the same model gather to a whole batch first."""
-BATCHES_AHEAD = 2
-"""Batches that may always lie with a worker: the one that its device runs, and the next."""
+BATCHES_AHEAD = 3
+"""Batches that may always lie with a worker: the one that its device runs, and the next, which may be tried at twice
+the size."""
 BATCH_S_MAX = 0.5
 """Seconds that such a batch takes at most, if a record does not."""
 QUICK_S = 0.005
@@ -55,7 +57,7 @@ class SchedulingOptions:
     worker_bytes_max: Annotated[int, Ge(1)] = 16 * 1024 * 1024
     """Payload bytes that may be with one worker at a time; a single larger record travels alone."""
     worker_work_ms_max: Annotated[float, Gt(0)] = 50.0
-    """Inference time that may lie ahead of one worker's device; two batches, of up to 500 ms each, always may."""
+    """Inference time that may lie ahead of one worker's device; three batches, of up to 500 ms each, always may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,10 +217,14 @@ class Scheduler:
         queues = self._queues
         return sum(count * queues[model].record_cost_s for model, count in self._loads[worker].records.items())
 
-    def settle(self, worker: WorkerId, model: ModelId, count: int, infer_s: float) -> None:
-        """Take note that `count` records of a chunk came back after `infer_s` seconds of inference."""
+    def settle(self, worker: WorkerId, model: ModelId, count: int, infer_s: float, rows_enough: int = 0) -> None:
+        """Take note that `count` records of a chunk came back after `infer_s` seconds of inference.
+
+        `rows_enough` is the size beyond which the worker thinks that a batch gains little; 0 where it does not know.
+        """
+        queue = self._queues[model]
+        queue.rows_enough = rows_enough or queue.rows_enough
         if count and infer_s > 0:
-            queue = self._queues[model]
             self._turns.correct(model, infer_s - count * queue.record_cost_s)
             queue.learn(count, infer_s)
         load = self._loads.get(worker)
@@ -254,12 +260,18 @@ class Scheduler:
         yield from self._assign_suspects(loaded)
         self._active = {model: None for model in self._active if self._queues[model].records}
         self._turns.begin(self._active)
+        is_next = True  # nobody whose turn came earlier was sent, or found no room
         while (model := self._turns.next()) is not None:
             queue = self._queues[model]
-            worker = self._choose(model, [each for each in loaded(model) if each not in claimed])
-            if worker is None or not (allowed := self._allowed(model, now)):
+            workers = [each for each in loaded(model) if each not in claimed]
+            worker = self._choose(model, workers, is_next=is_next)
+            if worker is None:
+                is_next = is_next and not workers
                 continue
-            assignment = self._send(worker, model, allowed)
+            if not (allowed := self._allowed(model, now)):
+                continue
+            assignment = self._send(worker, model, min(allowed, self._room(worker, model, is_next=is_next)))
+            is_next = False
             if assignment is None:
                 # Its next record is too large for what is free there: smaller ones of others must not keep that taken.
                 claimed.add(worker)
@@ -321,18 +333,19 @@ class Scheduler:
             self._loads[worker].is_alone = True
         self._emptied_for_suspects = worker
 
-    def _choose(self, model: ModelId, workers: Collection[WorkerId]) -> WorkerId | None:
+    def _choose(self, model: ModelId, workers: Collection[WorkerId], *, is_next: bool) -> WorkerId | None:
         """Take the least loaded of the workers that have room for records of the model."""
-        loads = ((worker, self._loads.get(worker)) for worker in workers)
-        free = [worker for worker, load in loads if load and not load.is_alone and self._room(load, model)]
+        free = [worker for worker in workers if self._room(worker, model, is_next=is_next)]
         return min(free, key=self.load_s, default=None)
 
-    def _room(self, load: WorkerLoad, model: ModelId) -> int:
-        """Count the records of a model that may be sent to a worker with this load."""
-        options, queue = self._options, self._queues[model]
+    def _room(self, worker: WorkerId, model: ModelId, *, is_next: bool) -> int:
+        """Count the records of a model that may be sent to a worker; `is_next` says that it is the model's turn."""
+        options, queue, load = self._options, self._queues[model], self._loads.get(worker)
+        if load is None or load.is_alone:
+            return 0
         if load.chunks >= options.worker_chunks_max or (load.chunks and load.size >= options.worker_bytes_max):
             return 0
-        rows = min(self._shares[model].rows_max, options.chunk_records_max)
+        rows = min(self._batch(model), options.chunk_records_max)
         whole = min(rows * queue.size / max(1, queue.records), options.chunk_bytes_max)
         is_crowded = options.worker_bytes_max - load.size < whole and self._is_quick(model)
         is_gathering = queue.records < rows or is_crowded
@@ -344,7 +357,7 @@ class Scheduler:
             batches += count / self._batch(other)
         left_s, left_batches = options.worker_work_ms_max / 1000 - ahead_s, BATCHES_AHEAD - batches
         if left_s < ROUNDING and left_batches < ROUNDING:
-            return 0
+            return self._batch(model) if is_next and not load.records.get(model) else 0
         # A whole batch at least, whoever's turn it is: else those whose records cost less would take every bit of room
         # that becomes free, and batches would be cut to its measure.
         batch = self._batch(model)
@@ -352,20 +365,21 @@ class Scheduler:
         return max(by_time, ceil(left_batches * batch), batch)
 
     def _batch(self, model: ModelId) -> int:
-        """Count the records of a model's batch, as far as they do not take too long together."""
-        return min(self._shares[model].rows_max, max(1, int(BATCH_S_MAX / self._queues[model].record_cost_s)))
+        """Count the records of a model's batch: what is enough, as far as they do not take too long together."""
+        queue, rows_max = self._queues[model], self._shares[model].rows_max
+        return min(rows_max, queue.rows_enough or rows_max, max(1, int(BATCH_S_MAX / queue.record_cost_s)))
 
     def _is_quick(self, model: ModelId) -> bool:
         """Tell whether a model's batches take so little that they are to be kept whole."""
         queue = self._queues[model]
         return queue.is_cost_known and self._batch(model) * queue.record_cost_s <= QUICK_S
 
-    def _send(self, worker: WorkerId, model: ModelId, allowed: int) -> Assignment | None:
+    def _send(self, worker: WorkerId, model: ModelId, records_max: int) -> Assignment | None:
         """Take a chunk off a queue for a worker that has room; None where the next record is too large for now."""
         options, load = self._options, self._loads[worker]
         queue = self._queues[model]
         bytes_max = min(options.chunk_bytes_max, options.worker_bytes_max - load.size)
-        records_max = min(options.chunk_records_max, allowed, self._room(load, model), queue.records)
+        records_max = min(options.chunk_records_max, records_max, queue.records)
         fitting = min(records_max, int(bytes_max * queue.records / max(1, queue.size)))
         cut = fitting % self._batch(model)
         if cut < fitting and load.chunks + 1 >= CHUNKS_AHEAD and self._is_quick(model):

@@ -347,6 +347,7 @@ class Channel:
             keys=keys,
             failures=failures,
             rows=packet.rows,
+            rows_enough=packet.rows_enough,
             queue_s=packet.queue_s,
             infer_s=packet.infer_s,
             size=packet.values_size + packet.keys_size,

@@ -76,6 +76,7 @@ class AnswerPacket(NamedTuple):
     keys_size: int
     failures_size: int
     rows: int
+    rows_enough: int
     queue_s: float
     infer_s: float
 
@@ -85,4 +86,4 @@ class AnswerPacket(NamedTuple):
         return self.values_size + self.keys_size + self.failures_size
 
 
-ANSWER = struct.Struct("=B?QIIQqQqQQQdd")
+ANSWER = struct.Struct("=B?QIIQqQqQQQQdd")

@@ -77,6 +77,8 @@ class Timing(NamedTuple):
 
     rows: int
     """Rows of the batch that the answered records were part of."""
+    rows_enough: int
+    """Rows beyond which a batch of the model gains little, as far as the worker knows; 0 if it does not."""
     queue_s: float
     """From the fetch of its oldest record to its start."""
     infer_s: float
@@ -163,6 +165,7 @@ class WorkerEnd:
             keys_size=keys_size,
             failures_size=len(packed),
             rows=timing.rows,
+            rows_enough=timing.rows_enough,
             queue_s=timing.queue_s,
             infer_s=timing.infer_s,
         )

@@ -254,7 +254,7 @@ class Loop:
     def _run_batch(self, model: ModelId) -> None:
         """Begin a model's next batch."""
         self._began_s, self._began_waits_s = time.monotonic(), self._waits.seconds()
-        spans = self._batchers[model].take()
+        spans = self._batchers.take(model)
         running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
         runner, timeout_s = self._runners[model], self._models[model].infer_timeout_s
         is_suspect = _is_suspect(spans[0].item)
@@ -314,8 +314,10 @@ class Loop:
     def _answer(self, sheet: Sheet) -> None:
         """Tell the outcomes of a span's records."""
         values, keys, failures = sheet.outcomes()
-        timing = Timing(sheet.rows, sheet.queue_s, sheet.infer_s)
-        self._end.answer(sheet.columns.work.chunk, sheet.span.first, values, keys, failures, timing)
+        work = sheet.columns.work
+        rows_enough = self._batchers[work.model].rows_enough if work.model in self._batchers else 0
+        timing = Timing(sheet.rows, rows_enough, sheet.queue_s, sheet.infer_s)
+        self._end.answer(work.chunk, sheet.span.first, values, keys, failures, timing)
 
     def _decline(self, spans: Iterable[Span], failure: Failure) -> None:
         """Give records back, untried: their model is not to be had."""

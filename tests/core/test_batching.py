@@ -194,24 +194,40 @@ ARRIVALS = st.lists(
 
 @given(arrivals=ARRIVALS, is_idle=st.booleans())
 @UNHURRIED
-def test_the_oldest_record_that_is_due_goes_first(arrivals: list[tuple[str, int, float]], *, is_idle: bool) -> None:
-    """Of the models whose batch is due, the one with the oldest record is chosen; none if none is due."""
+def test_models_whose_batches_are_due_take_turns(arrivals: list[tuple[str, int, float]], *, is_idle: bool) -> None:
+    """Of the models whose batch is due, the one served least recently is chosen; none if none is due."""
     batchers: Batchers[int] = Batchers()
     for model in ("a", "b", "c"):
-        batchers.open(model, BatchOptions(rows_max=8, delay_ms_max=2.0))
-    now = 0.0
+        batchers.open(model, BatchOptions(rows_max=2, delay_ms_max=2.0))
+    now, served = 0.0, ["a", "b", "c"]
     for lot, (model, records, pause_s) in enumerate(arrivals):
         batchers[model].add(lot, [1] * records, now)
         now += pause_s
-    dues = {model: batchers[model] for model in "abc" if batchers[model].is_due(now, is_idle=is_idle)}
-    chosen = batchers.next_due(now, is_idle=is_idle)
-    ages = {model: batcher.oldest_s for model, batcher in dues.items()}
-    assert (chosen is None) == (not dues)
-    assert chosen is None or ages[chosen] == min(age for age in ages.values() if age is not None)
-    times = [at for model in "abc" if (at := batchers[model].due_at_s) is not None]
-    assert batchers.due_at_s == min(times, default=None)
+        dues = [model for model in served if batchers[model].is_due(now, is_idle=is_idle)]
+        chosen = batchers.next_due(now, is_idle=is_idle)
+        assert chosen == (dues[0] if dues else None)
+        times = [at for model in "abc" if (at := batchers[model].due_at_s) is not None]
+        assert batchers.due_at_s == min(times, default=None)
+        if chosen is not None:
+            waited = batchers[chosen].rows
+            assert 1 <= len(flatten(batchers.take(chosen))) == waited - batchers[chosen].rows <= 2
+            served.append(served.pop(served.index(chosen)))
     assert "a" in batchers
     assert "d" not in batchers
+
+
+def test_a_busy_model_keeps_another_waiting_for_one_batch() -> None:
+    """However much lies there for a busy model, a record of another one waits for one batch."""
+    batchers: Batchers[str] = Batchers()
+    for model in ("busy", "quiet"):
+        batchers.open(model, BatchOptions(rows_max=8))
+    batchers["busy"].add("flood", [1] * 800, 0.0)
+    for now in (1.0, 2.0, 3.0):
+        assert batchers.next_due(now, is_idle=False) == "busy"
+        batchers.take("busy")
+        batchers["quiet"].add("one", [1], now)
+        assert batchers.next_due(now, is_idle=False) == "quiet"
+        batchers.take("quiet")
 
 
 @given(arrivals=ARRIVALS)

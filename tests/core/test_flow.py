@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from consumer.core.flow import DWELL_S, PAYLOAD_UNKNOWN, QUANTUM_PARTS, Decision, Flow, FlowOptions
+from consumer.core.flow import DWELL_S, PAYLOAD_UNKNOWN, QUANTUM_PARTS, RATE_S, Decision, Flow, FlowOptions
 from consumer.core.types import Amount, TopicPartition
 from tests.strategies import PARTITIONS, UNHURRIED
 
@@ -32,7 +32,10 @@ class FlowMachine(RuleBasedStateMachine):
         self.payload = float(PAYLOAD_UNKNOWN)
         self.in_flight: dict[TopicPartition, list[int | None]] = {}  # sizes by position; None: resolved
         self.waiting: dict[TopicPartition, Amount] = {}
-        self.paused: dict[TopicPartition, float] = {}
+        self.paused: dict[TopicPartition, float] = {}  # until when at least
+        self.since_s: float | None = None
+        self.resolved = 0
+        self.rate: float | None = None
         self.short_since_s: float | None = None
         self.bytes_allowed = self.records_allowed = 0.0
 
@@ -76,7 +79,7 @@ class FlowMachine(RuleBasedStateMachine):
 
     def may_resume(self, partition: TopicPartition) -> bool:
         """Tell whether a partition has come down to half of what it may use."""
-        if self.now - self.paused[partition] < DWELL_S or 2 * len(self.in_flight[partition]) > self.options.span_max:
+        if self.now < self.paused[partition] or 2 * len(self.in_flight[partition]) > self.options.span_max:
             return False
         if self.waiting_part(partition) > 1 / 2:
             return False
@@ -88,19 +91,37 @@ class FlowMachine(RuleBasedStateMachine):
             for amount, limit, total, left in zip(amounts, limits, totals, self.left(partition), strict=True)
         )
 
+    def measure(self) -> None:
+        """Measure how many records are resolved in a second, while much is in flight."""
+        records, size = sum(map(self.records, self.in_flight)), sum(map(self.size, self.in_flight))
+        if records < self.options.records_max / QUANTUM_PARTS and size < self.options.bytes_max / QUANTUM_PARTS:
+            self.since_s = self.rate = None
+        elif self.since_s is None or self.now - self.since_s >= RATE_S:
+            self.rate = self.rate if self.since_s is None else self.resolved / (self.now - self.since_s)
+            self.since_s, self.resolved = self.now, 0
+
+    def is_slow(self) -> bool:
+        """Tell whether more is in flight than is resolved in two dwells."""
+        return self.rate is not None and sum(map(self.records, self.in_flight)) > 2 * DWELL_S * self.rate
+
     def expected(self) -> Decision:
         """Decide by the definition."""
         fetch = self.options.fetch_records_max
+        self.measure()
         active = [partition for partition in self.in_flight if partition not in self.paused]
         wide = [partition for partition in active if self.is_wide(partition)]
         short = [partition for partition in active if partition not in wide and self.is_short(partition)]
+        slow: list[TopicPartition] = []
+        if len([*wide, *short]) < len(active) and self.is_slow():
+            slow, short = short, []
+        self.slow = slow
         resume = [partition for partition in self.paused if self.may_resume(partition)]
         if short and self.short_since_s is None:
             self.short_since_s = self.now
         is_stalled = bool(short) and self.short_since_s is not None and self.now - self.short_since_s >= DWELL_S
         if not short or is_stalled:
             self.short_since_s = None
-        pause = wide + short if is_stalled else wide
+        pause = slow + wide + (short if is_stalled else [])
         active = [partition for partition in [*active, *resume] if partition not in pause]
         room = fetch
         if short and not is_stalled:
@@ -149,10 +170,10 @@ class FlowMachine(RuleBasedStateMachine):
         expected, decision = self.expected(), self.flow.decide(self.now)
         assert decision == expected
         for partition in decision.resume:
-            assert self.now - self.paused.pop(partition) >= DWELL_S
+            assert self.now >= self.paused.pop(partition)
         for partition in decision.pause:
             assert partition not in self.paused
-            self.paused[partition] = self.now
+            self.paused[partition] = self.now if partition in self.slow else self.now + DWELL_S
         active = [partition for partition in self.in_flight if partition not in self.paused]
         if not active:
             return
@@ -179,6 +200,7 @@ class FlowMachine(RuleBasedStateMachine):
         while sizes and sizes[0] is None:
             del sizes[0]
         self.flow.resolve(partition, len(chosen), size, len(sizes))
+        self.resolved += len(chosen)
 
     @invariant()
     def limits_hold(self) -> None:
@@ -288,6 +310,65 @@ def test_a_short_lack_of_room_pauses_nothing() -> None:
     flow.admit(PARTITIONS[0], 8_000, 8_000, 9_999)
     assert flow.decide(1.26) == Decision(0)
     assert flow.decide(1.26 + DWELL_S).pause == [PARTITIONS[0]]
+
+
+def test_a_flood_that_is_resolved_slowly_keeps_out_of_the_way() -> None:
+    """With more in flight than is resolved in half a second, who has nothing left is paused, not fetched bit by bit."""
+    flow = flow_of(4)
+    flood, also, quiet = PARTITIONS[:3]
+    flow.admit(flood, 4_250, 4_250, 4_250)
+    flow.admit(also, 3_250, 3_250, 3_250)
+    assert flow.decide(0.0) == Decision(0)
+    flow.resolve(flood, 1_400, 1_400, 2_850)
+    assert flow.decide(RATE_S).pause == []
+    flow.admit(flood, 1_400, 1_400, 4_250)
+    assert flow.decide(RATE_S) == Decision(1000, [flood, also], [])
+    flow.admit(quiet, 10, 10, 10)
+    flow.resolve(also, 2_300, 2_300, 950)
+    assert flow.decide(RATE_S).resume == []
+    flow.resolve(flood, 210, 210, 4_040)
+    assert flow.decide(RATE_S).resume == [also]
+    flow.resolve(flood, 1_500, 1_500, 2_540)
+    assert flow.decide(RATE_S).resume == [flood], "half is left, to go on with"
+
+
+@pytest.mark.parametrize("resolved", [1_700, 7_499])
+def test_a_flood_that_is_resolved_fast_is_not_paused(resolved: int) -> None:
+    """What is in flight is gone before a fetch would be back: the flood is fetched from bit by bit."""
+    flow = flow_of(2)
+    flow.admit(PARTITIONS[0], 7_500, 7_500, 7_500)
+    for turn in range(8):
+        assert flow.decide(1.1 * turn * RATE_S).pause == []
+        flow.resolve(PARTITIONS[0], resolved, resolved, 0)
+        assert flow.decide(1.1 * (turn + 0.5) * RATE_S).room > 0
+        flow.admit(PARTITIONS[0], resolved, resolved, 0)
+
+
+def test_a_burst_after_a_quiet_time_is_not_taken_for_slow() -> None:
+    """How fast records were resolved while there were few says nothing about many."""
+    flow = flow_of(2)
+    for turn in range(10):
+        flow.admit(PARTITIONS[0], 10, 10, 10)
+        flow.decide(turn * RATE_S)
+        flow.resolve(PARTITIONS[0], 10, 10, 0)
+    flow.admit(PARTITIONS[0], 7_500, 7_500, 7_500)
+    assert flow.decide(1.0) == Decision(0)
+    assert flow.decide(1.05) == Decision(0)
+
+
+def test_floods_alone_are_not_paused_for_being_slow() -> None:
+    """Where nothing is left to anybody, a pause would only throw away what was prefetched."""
+    flow = flow_of(2)
+    for partition in PARTITIONS[:2]:
+        flow.admit(partition, 5_000, 5_000, 5_000)
+    assert flow.decide(0.0) == Decision(0)
+    for turn in range(1, 8):
+        for partition in PARTITIONS[:2]:
+            flow.resolve(partition, 500, 500, 5_000)
+        assert flow.decide((turn - 0.5) * DWELL_S).pause == []
+        for partition in PARTITIONS[:2]:
+            flow.admit(partition, 500, 500, 5_000)
+        assert flow.decide(turn * DWELL_S).pause == []
 
 
 def test_a_pause_lasts_until_half_is_free() -> None:

@@ -87,28 +87,31 @@ class Device:
     """Device time by model."""
     began_s: dict[tuple[ModelId, int], float] = field(default_factory=dict)
     """When each record was run."""
-    inbox: deque[tuple[Assignment, list[int]]] = field(default_factory=deque)
+    inbox: dict[ModelId, deque[tuple[Assignment, list[int]]]] = field(default_factory=dict)
+    """By model, the one that was served least recently first."""
 
     def supply(self) -> None:
         """Assign what there is room for."""
         for each in assign(self.made, ONE, now=self.now):
-            self.inbox.append((each, offsets([each])))
+            self.inbox.setdefault(each.model, deque()).append((each, offsets([each])))
 
     def run_batch(self) -> None:
-        """Run the oldest records."""
+        """Run the oldest records of the model whose turn it is."""
         self.supply()
-        if not self.inbox:
+        model = next((model for model, chunks in self.inbox.items() if chunks), None)
+        if model is None:
             self.now += 0.001
             return
-        sent, left = self.inbox[0]
-        batch, left[:] = left[: self.rows_max[sent.model]], left[self.rows_max[sent.model] :]
-        self.began_s.update({(sent.model, offset): self.now for offset in batch})
-        spent_s = len(batch) * self.costs_s[sent.model]
+        chunks = self.inbox[model] = self.inbox.pop(model)
+        sent, left = chunks[0]
+        batch, left[:] = left[: self.rows_max[model]], left[self.rows_max[model] :]
+        self.began_s.update({(model, offset): self.now for offset in batch})
+        spent_s = len(batch) * self.costs_s[model]
         self.now += spent_s
-        self.given_s[sent.model] += spent_s
-        self.made.settle(ONE, sent.model, len(batch), spent_s)
+        self.given_s[model] += spent_s
+        self.made.settle(ONE, model, len(batch), spent_s)
         if not left:
-            self.inbox.popleft()
+            chunks.popleft()
             self.made.release(ONE, sum(run.size for run in sent.runs))
 
 
@@ -133,7 +136,7 @@ def test_device_time_is_shared_by_weight(
             if busy.made._queues[model].records < 500:
                 busy.made.enqueue(run_for(model, 0, 500))
         busy.run_batch()
-    at_once_s = [max(0.05, 2 * cost_a_s * rows_a) / weight, max(0.05, 2 * cost_b_s * rows_b)]
+    at_once_s = [max(0.05, 3 * cost_a_s * rows_a) / weight, max(0.05, 3 * cost_b_s * rows_b)]
     assert busy.given_s[A] / weight == pytest.approx(busy.given_s[B], abs=2 * sum(at_once_s))
     assert busy.given_s[A] + busy.given_s[B] == pytest.approx(busy.now)
 
@@ -364,9 +367,9 @@ def test_suspects_keep_within_the_limit_and_are_not_passed_by() -> None:
     assert sizes == [(True, 4), (False, 2)]
 
 
-@pytest.mark.parametrize(("record_cost_s", "records"), [(0.05, 16), (0.1, 10), (1.0, 2)])
+@pytest.mark.parametrize(("record_cost_s", "records"), [(0.05, 24), (0.1, 15), (1.0, 3)])
 def test_a_worker_gets_no_more_ahead_than_its_device_needs(record_cost_s: float, records: int) -> None:
-    """Two batches of a slow model may lie with a worker, of half a second or a record; the rest can be reordered."""
+    """Three batches of a slow model may lie with a worker, of half a second or a record; the rest can be reordered."""
     made = scheduler(None, a=ModelShare(rows_max=8))
     made.enqueue(run_for(A, 0, 1000))
     made._queues[A].record_cost_s = record_cost_s
@@ -374,6 +377,45 @@ def test_a_worker_gets_no_more_ahead_than_its_device_needs(record_cost_s: float,
     for _ in range(200):
         first += assign(made, ONE)
     assert len(offsets(first)) == records
+
+
+def test_a_worker_that_knows_how_large_a_batch_should_be_gets_no_more_of_them() -> None:
+    """What lies with a worker is counted in batches as it makes them, not as large as the configuration allows."""
+    made = scheduler(None, a=ModelShare(rows_max=8))
+    made.enqueue(run_for(A, 0, 1000))
+    made._queues[A].record_cost_s = 0.05
+    assert len(offsets(assign(made, ONE))) == 24
+    made.settle(ONE, A, 24, 1.2, rows_enough=2)
+    assert len(offsets(assign(made, ONE))) == 6
+
+
+def test_whose_turn_it_is_need_not_wait_for_room() -> None:
+    """A model with nothing there may send a batch beside all that a flood has there, once, and the flood nothing."""
+    made = scheduler()
+    made.enqueue(run_for(A, 0, 10_000))
+    made._queues[A].record_cost_s = 0.001
+    while assign(made, ONE):
+        pass
+    made.enqueue(run_for(B, 0, 700))
+    (sent,) = assign(made, ONE)
+    assert (sent.model, len(offsets([sent]))) == (B, 512)
+    assert assign(made, ONE) == []
+    made.settle(ONE, B, 512, 0.0)
+    made.release(ONE, sent.runs[0].size)
+    assert [each.model for each in assign(made, ONE)] == [B]
+
+
+def test_who_cannot_be_served_is_not_in_the_way_of_the_next() -> None:
+    """Whose turn it is in vain, for want of a worker that has the model, leaves the turn to the next one."""
+    made = scheduler(None, a=ModelShare(), b=ModelShare(), c=ModelShare())
+    made.enqueue(run_for(A, 0, 10_000))
+    made._queues[A].record_cost_s = 0.001
+    while assign(made, ONE):
+        pass
+    for model in ("c", B):
+        made.enqueue(run_for(model, 0, 5))
+    sent = list(made.assign(lambda model: [] if model == B else [ONE], 0.0))
+    assert [each.model for each in sent] == ["c"]
 
 
 def test_the_least_loaded_worker_is_chosen() -> None:

@@ -13,7 +13,7 @@ from consumer.transport.ends import WorkerEnds
 from consumer.transport.worker_end import Timing, Work, WorkerEnd
 from tests.transport.chunks import open_descriptors
 
-TIMING = Timing(rows=7, queue_s=0.25, infer_s=0.5)
+TIMING = Timing(rows=7, rows_enough=5, queue_s=0.25, infer_s=0.5)
 NO_FILE = Failure("model-unavailable", "LoadError", "no such file")
 
 

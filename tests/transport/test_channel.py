@@ -49,6 +49,7 @@ def test_records_come_back_as_they_went(connect: Connect) -> None:
             queue_s=0.25,
             infer_s=0.5,
             size=4 * 5 + 10_246 + 4 * 5 + 4 * 13 + 1,  # lengths included, where they differ
+            rows_enough=5,
         )
     ]
 

@@ -30,6 +30,7 @@ VALID = AnswerPacket(
     keys_size=0,
     failures_size=0,
     rows=3,
+    rows_enough=0,
     queue_s=0.0,
     infer_s=0.0,
 )
@@ -138,6 +139,7 @@ answers = st.builds(
     keys_size=integers(64),
     failures_size=integers(64),
     rows=integers(64),
+    rows_enough=integers(64),
     queue_s=st.floats(),
     infer_s=st.floats(),
 )
