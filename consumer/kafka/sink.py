@@ -134,10 +134,6 @@ class Sink(Outlet):
 
     # -- one turn ----------------------------------------------------------------------------------------------------
 
-    def _take(self, handed: HandOver) -> None:
-        self._lingers = True
-        super()._take(handed)
-
     def _turn(self) -> None:
         """Serve reports, hand on what waits, and see whether the barrier passed."""
         now_s = time.monotonic()
@@ -224,6 +220,7 @@ class Sink(Outlet):
         return True
 
     def _send_stretch(self, handed: HandOver, stretch: range) -> bool:
+        self._lingers = True
         while handed.first < stretch.stop:
             try:
                 send_stretch(self._main, handed, stretch.stop)
@@ -243,6 +240,7 @@ class Sink(Outlet):
         if index in handed.fenced:
             return True
         handed.reported.discard(index)
+        self._lingers = True
         try:
             return send_one(self._main, handed, index, partial(handed.report_one, index))
         except KafkaException as error:
