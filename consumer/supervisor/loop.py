@@ -33,7 +33,11 @@ from consumer.supervisor.pool import Pool
 from consumer.supervisor.signals import StopSignals
 
 BUSY_WAIT_S = 0.002
-"""How long a turn waits for workers that have chunks before it looks at Kafka again."""
+"""How long a turn waits for workers that have chunks before it looks at Kafka again; ..."""
+BUSY_WAIT_S_MAX = 0.01
+"""... and up to so long while all of them are busy and nothing comes: ..."""
+QUIET_PART = 0.25
+"""... this part of the time for which nothing came. Looks in vain take a core's time from models that are slow."""
 IDLE_WAIT_S = 0.05
 """How long a turn waits for Kafka while no worker has a chunk."""
 BEGIN_FLUSH_S = 0.001
@@ -98,6 +102,8 @@ class Loop:
         self._is_revoking = False
         self._drain_until_s: float | None = None
         self._publish_at_s = 0.0
+        self._fed_s = 0.0
+        """When records were fetched last."""
         self._stop: do.Stop | None = None
 
     def attach(self, source: Source) -> None:
@@ -146,20 +152,32 @@ class Loop:
             events = source.fetch(dispatcher.room, IDLE_WAIT_S)
         records = sum(event.records for event in events if isinstance(event, on.Fetched))
         self._take(events)
+        if records:
+            self._fed_s = began_s
         if records and not dispatcher.scheduler.is_saturated():
             wait_s = 0.0
         elif dispatcher.is_working:
-            wait_s = BUSY_WAIT_S
+            wait_s = self._busy_wait_s()
         else:
             wait_s = 0.0 if dispatcher.room else IDLE_WAIT_S
         self._turn_without_fetch(wait_s)
         self._complain(source.complaints())
         if records >= LOAD_RECORDS or not dispatcher.room:
             # No longer than all workers have enough to do.
-            self._rest(min(began_s + TURN_S, self._clock() + dispatcher.scheduler.busy_s()))
-        elif records >= PACE_RECORDS:
+            self._rest(min(began_s + TURN_S, self._clock() + self._busy_s()))
+        else:
             self._parts.sink.hasten()
-            self._rest(began_s + PACE_S)
+            if records >= PACE_RECORDS:
+                self._rest(began_s + PACE_S)
+
+    def _busy_wait_s(self) -> float:
+        """Say how long to wait for workers: longer, the longer nothing came, as long as none can be given anything."""
+        wait_s = min(QUIET_PART * (self._clock() - self._fed_s), BUSY_WAIT_S_MAX)
+        return BUSY_WAIT_S if wait_s <= BUSY_WAIT_S else max(BUSY_WAIT_S, min(wait_s, self._busy_s()))
+
+    def _busy_s(self) -> float:
+        """Estimate for how long every worker has enough to do."""
+        return self._parts.dispatcher.scheduler.busy_s()
 
     def _rest(self, until_s: float) -> None:
         """Let records and answers gather."""

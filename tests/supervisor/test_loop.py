@@ -17,7 +17,17 @@ from consumer.core.placement import ModelPlace
 from consumer.core.policies import DispatcherOptions, ModelPolicy
 from consumer.core.types import Slice, TopicPartition, WorkerId
 from consumer.errors import ExitCode
-from consumer.supervisor.loop import HELD_S, LOAD_RECORDS, PACE_RECORDS, PACE_S, TURN_S, Loop, Parts
+from consumer.supervisor.loop import (
+    BUSY_WAIT_S,
+    BUSY_WAIT_S_MAX,
+    HELD_S,
+    LOAD_RECORDS,
+    PACE_RECORDS,
+    PACE_S,
+    TURN_S,
+    Loop,
+    Parts,
+)
 from consumer.supervisor.options import ShutdownOptions
 
 TP = TopicPartition("in", 0)
@@ -32,6 +42,7 @@ class Outside:
         self.answers: list[on.Event] = []
         self.requested = None
         self.hastened = 0
+        self.waits: list[float] = []
 
     def fetch(self, records_max: int, timeout_s: float) -> list[on.Event]:
         """Hand out what is prepared."""
@@ -46,6 +57,7 @@ class Outside:
 
     def wait(self, timeout_s: float) -> list[on.Event]:
         """Hand out what workers said."""
+        self.waits.append(timeout_s)
         answers, self.answers = self.answers, []
         return answers
 
@@ -63,6 +75,9 @@ class Outside:
     def hasten(self) -> None:
         """Send nothing."""
         self.hastened += 1
+
+    def commit(self, offsets: object) -> None:
+        """Never answer."""
 
     def turned(self) -> None:
         """Take note of nothing."""
@@ -141,11 +156,13 @@ def test_a_flow_keeps_a_pace() -> None:
 
 
 def test_few_records_are_no_flow() -> None:
-    """A turn that brought few records, or none, is followed by the next one at once."""
+    """After a turn that brought few records, or none, nobody rests, and its results linger no longer."""
     rig = Rig()
+    rig.outside.hastened = 0
     rig.turn(PACE_RECORDS - 1)
     rig.turn()
     assert rig.rests == []
+    assert rig.outside.hastened == 2
 
 
 def test_nobody_rests_while_a_worker_has_nothing_to_do() -> None:
@@ -154,6 +171,29 @@ def test_nobody_rests_while_a_worker_has_nothing_to_do() -> None:
     rig.outside.answers.append(on.WorkerExited(WorkerId(1), -9))
     rig.turn(LOAD_RECORDS)
     assert rig.rests == []
+
+
+def test_kafka_is_looked_at_less_often_while_nothing_comes_and_the_workers_are_busy() -> None:
+    """The wait for a busy worker grows with the time for which nothing came, up to a limit, and is short again then."""
+    rig = Rig()
+    rig.turn(LOAD_RECORDS)
+    fed_s = rig.now
+    for quiet_s, wait_s in ((0.004, BUSY_WAIT_S), (0.02, 0.005), (1.0, BUSY_WAIT_S_MAX)):
+        rig.now = fed_s + quiet_s - TURN_S
+        rig.turn()
+        assert rig.outside.waits[-1] == pytest.approx(wait_s)
+    rig.turn(LOAD_RECORDS)
+    rig.turn()
+    assert rig.outside.waits[-1] == BUSY_WAIT_S
+
+
+def test_a_worker_that_has_little_to_do_keeps_kafka_looked_at() -> None:
+    """However long nothing came, a worker that will be idle soon must have its next record at once."""
+    rig = Rig()
+    rig.turn(1)
+    rig.now += 10.0
+    rig.turn()
+    assert rig.outside.waits[-1] == BUSY_WAIT_S
 
 
 def end_with_the_lock_held() -> None:
