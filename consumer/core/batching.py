@@ -14,12 +14,14 @@ began amid a lot rather ends with a lot than cut the next one: else, once cut, l
 The device is never kept waiting for company while there is something to do (work-conserving): as soon as it is free,
 what has gathered is taken, full or not, because the next records gather during this batch anyway. Only a device that
 was idle when the first record came waits for more, until the batch is full or its oldest record is `delay_ms_max` old.
-Models whose batches are due take turns: next is the one that was served least recently, so none is kept waiting for
-longer than one batch of each other one, whatever lies there for a busier one. How much does, and so what each gets of
-the device, is the supervisor's to say. A worker that can decode during a batch takes the next one early, where it is
-full.
+Models whose batches are due take turns: next is the one that has waited longest since its oldest record came and since
+its latest batch was over. So none is kept waiting for longer than one batch of each other one, whatever lies there for
+a busier one; and those with few records, which come between two turns of the others, gather for as long. How much lies
+there, and so what each gets of the device, is the supervisor's to say. A worker that can decode during a batch takes
+the next one early, where it is full.
 """
 
+import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -197,7 +199,10 @@ class Batchers(Generic[Item]):
 
     def __init__(self) -> None:
         self._batchers: dict[ModelId, Batcher[Item]] = {}
-        """In the order in which they were served, the latest last."""
+        self._over_s: dict[ModelId, float] = {}
+        """When the latest batch of each model was over: when the one after it was taken."""
+        self._latest: ModelId | None = None
+        """Whose batch was taken last."""
 
     def open(self, model: ModelId, options: BatchOptions) -> Batcher[Item]:
         """Begin to batch records of a model."""
@@ -218,13 +223,24 @@ class Batchers(Generic[Item]):
         return min((at for batcher in self._batchers.values() if (at := batcher.due_at_s) is not None), default=None)
 
     def next_due(self, now: float, *, is_idle: bool) -> ModelId | None:
-        """Choose the model whose batch is taken now: of those that are due, the one served least recently."""
-        return next((model for model, each in self._batchers.items() if each.is_due(now, is_idle=is_idle)), None)
+        """Choose the model whose batch is taken now: of those that are due, the one that has waited longest."""
+        best, best_s = None, math.inf
+        for model, batcher in self._batchers.items():
+            oldest_s = batcher.oldest_s
+            if oldest_s is None or not batcher.is_due(now, is_idle=is_idle):
+                continue
+            over_s = math.inf if model == self._latest else self._over_s.get(model, oldest_s)
+            since_s = max(oldest_s, over_s)
+            if best is None or since_s < best_s:
+                best, best_s = model, since_s
+        return best
 
-    def take(self, model: ModelId) -> list[Part[Item]]:
-        """Take the records of a model's next batch, as `Batcher.take` does: that was its turn."""
-        batcher = self._batchers[model] = self._batchers.pop(model)
-        return batcher.take()
+    def take(self, model: ModelId, now: float) -> list[Part[Item]]:
+        """Take the records of a model's next batch, as `Batcher.take` does: that is its turn."""
+        if self._latest is not None:
+            self._over_s[self._latest] = now
+        self._latest = model
+        return self._batchers[model].take()
 
     def next_full(self) -> ModelId | None:
         """Choose the model whose batch is taken while the one before it still runs; None where it is better to wait.

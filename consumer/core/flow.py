@@ -26,10 +26,10 @@ fetch still fits in, so that it is never exceeded. Nor is the budget of records;
 others use more than the new shares leave, it is, by those shares. Bytes are known only once they are here: a fetch is
 limited by the size of the latest records, and one with larger ones may exceed.
 
-A lack is known to last where more is in flight than is resolved in two dwells: a flood for a slow model. Those that
-have nothing left are then paused at once, if something is left to others: the client has one queue for what it
-prefetched, and there the others would stand behind a flood that is taken off bit by bit. The flood is resumed at half
-of what it may use, whenever that is reached: so much lasts while it is fetched from again.
+A lack is known to last where more is in flight than is resolved in a dwell: a flood for a slow model. Those that have
+nothing left are then paused at once, if there is one that uses little: the client has one queue for what it prefetched,
+and there its records would stand behind a flood that is taken off bit by bit. The flood is resumed at half of what it
+may use, whenever that is reached: so much lasts while it is fetched from again.
 
 Invariants, while the assignment lasts: records in flight <= records_max; span <= span_max. Always: a partition with
 nothing in flight is not paused for longer than `DWELL_S`.
@@ -124,9 +124,13 @@ class _Level:
         """Tell whether too little is left to a partition for a fetch to be worth it."""
         return self.left(amount) < self._quantum
 
+    def is_light(self, amount: int) -> bool:
+        """Tell whether a partition uses no more than half of its own share."""
+        return amount <= self._share / 2
+
     def is_relaxed(self, amount: int) -> bool:
         """Tell whether a partition has come down far enough to be fetched from again."""
-        return amount <= self._share / 2 or (self._is_half_free and amount <= self.left(amount))
+        return self.is_light(amount) or (self._is_half_free and amount <= self.left(amount))
 
 
 class Flow:
@@ -284,7 +288,7 @@ class Flow:
         self, records: _Level, size: _Level
     ) -> tuple[list[TopicPartition], list[TopicPartition], list[TopicPartition]]:
         """Name, of those fetched from, which may not be any more, and which have nothing left, be they slow or not."""
-        wide, short, is_any_left = [], [], False
+        wide, short, is_any_light = [], [], False
         for partition, usage in self._usages.items():
             if partition in self._paused_until_s:
                 continue
@@ -292,10 +296,10 @@ class Flow:
                 wide.append(partition)
             elif records.is_short(usage.records) or size.is_short(usage.size):
                 short.append(partition)
-            else:
-                is_any_left = True
-        is_slow = self._rate is not None and self.records > 2 * DWELL_S * self._rate
-        return (wide, short, []) if is_any_left and is_slow else (wide, [], short)
+            elif records.is_light(usage.records) and size.is_light(usage.size):
+                is_any_light = True
+        is_slow = self._rate is not None and self.records > DWELL_S * self._rate
+        return (wide, short, []) if is_any_light and is_slow else (wide, [], short)
 
     def _may_resume(self, usage: _Usage, records: _Level, size: _Level) -> bool:
         """Tell whether a paused partition has come down to half of what it may use."""

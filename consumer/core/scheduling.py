@@ -9,10 +9,10 @@ model whose limits (`core.limits`) let nothing through takes no part, as if no d
 
 A worker takes chunks ahead of its device, so that it never waits for the supervisor, but no more once it has a few
 batches, of the size that it says is enough, and as much as it infers in `worker_work_ms_max`, whoever's that is: what
-lies in a worker's inbox cannot be given to another worker. Only whose turn it is, and who has nothing there, may send a
-batch beyond that: models take turns in the worker, too (`core.batching`), so a record of a model that was quiet waits
-for one batch of each busy one at most. While its device is busy anyway, records gather to whole batches: few large
-chunks cost far less than many small ones.
+lies in a worker's inbox cannot be given to another worker. Only whose turn it is, who has nothing there and little to
+send, may send it beyond that: models take turns in the worker, too (`core.batching`), so a record of a model that was
+quiet waits for one batch of each model that has some there. While its device is busy anyway, records gather to whole
+batches: few large chunks cost far less than many small ones.
 
 Suspects, records that were leased to a worker when it died, are kept apart: they travel one chunk at a time, alone, to
 a worker that was emptied for them.
@@ -36,6 +36,9 @@ CHUNKS_AHEAD = 2
 BATCHES_AHEAD = 3
 """Batches that may always lie with a worker: the one that its device runs, and the next, which may be tried at twice
 the size."""
+BATCH_S_MIN = 0.01
+"""Seconds that such a batch takes at least, if it may have so many records: nobody waits long for so little. What takes
+no longer may always be sent by whose turn it is."""
 BATCH_S_MAX = 0.5
 """Seconds that such a batch takes at most, if a record does not."""
 QUICK_S = 0.005
@@ -357,7 +360,8 @@ class Scheduler:
             batches += count / self._batch(other)
         left_s, left_batches = options.worker_work_ms_max / 1000 - ahead_s, BATCHES_AHEAD - batches
         if left_s < ROUNDING and left_batches < ROUNDING:
-            return self._batch(model) if is_next and not load.records.get(model) else 0
+            is_little = queue.records * queue.record_cost_s <= BATCH_S_MIN
+            return queue.records if is_next and is_little and not load.records.get(model) else 0
         # A whole batch at least, whoever's turn it is: else those whose records cost less would take every bit of room
         # that becomes free, and batches would be cut to its measure.
         batch = self._batch(model)
@@ -365,9 +369,10 @@ class Scheduler:
         return max(by_time, ceil(left_batches * batch), batch)
 
     def _batch(self, model: ModelId) -> int:
-        """Count the records of a model's batch: what is enough, as far as they do not take too long together."""
+        """Count the records of a model's batch: what is enough or little, as far as they do not take too long."""
         queue, rows_max = self._queues[model], self._shares[model].rows_max
-        return min(rows_max, queue.rows_enough or rows_max, max(1, int(BATCH_S_MAX / queue.record_cost_s)))
+        enough = max(queue.rows_enough, int(BATCH_S_MIN / queue.record_cost_s)) if queue.rows_enough else rows_max
+        return min(rows_max, enough, max(1, int(BATCH_S_MAX / queue.record_cost_s)))
 
     def _is_quick(self, model: ModelId) -> bool:
         """Tell whether a model's batches take so little that they are to be kept whole."""

@@ -254,7 +254,7 @@ class Loop:
     def _run_batch(self, model: ModelId) -> None:
         """Begin a model's next batch."""
         self._began_s, self._began_waits_s = time.monotonic(), self._waits.seconds()
-        spans = self._batchers.take(model)
+        spans = self._batchers.take(model, self._began_s)
         running = [Stretch(span.item.work.chunk, span.first, span.stop - span.first) for span in spans]
         runner, timeout_s = self._runners[model], self._models[model].infer_timeout_s
         is_suspect = _is_suspect(spans[0].item)

@@ -1,6 +1,8 @@
 """Batches against a plain list of records."""
 
+import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -195,39 +197,50 @@ ARRIVALS = st.lists(
 @given(arrivals=ARRIVALS, is_idle=st.booleans())
 @UNHURRIED
 def test_models_whose_batches_are_due_take_turns(arrivals: list[tuple[str, int, float]], *, is_idle: bool) -> None:
-    """Of the models whose batch is due, the one served least recently is chosen; none if none is due."""
+    """Of the models whose batch is due, the one is chosen that waits longest for its oldest record since its last turn.
+
+    Its last turn was over when the one after it began; whose turn was the last one is chosen if no other one is due.
+    """
     batchers: Batchers[int] = Batchers()
     for model in ("a", "b", "c"):
         batchers.open(model, BatchOptions(rows_max=2, delay_ms_max=2.0))
-    now, served = 0.0, ["a", "b", "c"]
+    now, turns = 0.0, list[tuple[str, float]]()
     for lot, (model, records, pause_s) in enumerate(arrivals):
         batchers[model].add(lot, [1] * records, now)
         now += pause_s
-        dues = [model for model in served if batchers[model].is_due(now, is_idle=is_idle)]
+        dues = [model for model in "abc" if batchers[model].is_due(now, is_idle=is_idle)]
+        overs = {model: over_s for (model, _), (_, over_s) in pairwise([*turns, ("", math.inf)])}
+        since = {model: max(batchers[model].oldest_s or 0.0, overs.get(model, 0.0)) for model in dues}
         chosen = batchers.next_due(now, is_idle=is_idle)
-        assert chosen == (dues[0] if dues else None)
+        assert chosen == min(dues, key=since.__getitem__, default=None)
         times = [at for model in "abc" if (at := batchers[model].due_at_s) is not None]
         assert batchers.due_at_s == min(times, default=None)
         if chosen is not None:
             waited = batchers[chosen].rows
-            assert 1 <= len(flatten(batchers.take(chosen))) == waited - batchers[chosen].rows <= 2
-            served.append(served.pop(served.index(chosen)))
+            assert 1 <= len(flatten(batchers.take(chosen, now))) == waited - batchers[chosen].rows <= 2
+            turns.append((chosen, now))
     assert "a" in batchers
     assert "d" not in batchers
 
 
-def test_a_busy_model_keeps_another_waiting_for_one_batch() -> None:
-    """However much lies there for a busy model, a record of another one waits for one batch."""
+@given(order=st.permutations("abc"), floods=st.sets(st.sampled_from("abc"), max_size=2))
+@UNHURRIED
+def test_nobody_waits_for_more_than_one_batch_of_each_other_model(order: list[str], floods: set[str]) -> None:
+    """However much lies there for busy models, and since when, a record of another one waits for one batch of each."""
     batchers: Batchers[str] = Batchers()
-    for model in ("busy", "quiet"):
+    for model in order:
         batchers.open(model, BatchOptions(rows_max=8))
-    batchers["busy"].add("flood", [1] * 800, 0.0)
-    for now in (1.0, 2.0, 3.0):
-        assert batchers.next_due(now, is_idle=False) == "busy"
-        batchers.take("busy")
-        batchers["quiet"].add("one", [1], now)
-        assert batchers.next_due(now, is_idle=False) == "quiet"
-        batchers.take("quiet")
+    for model in floods:
+        batchers[model].add("flood", [1] * 800, 0.0)
+    for turn in range(1, 20):
+        model = next(each for each in order if each not in floods)
+        batchers[model].add("one", [1], float(turn))
+        served, now = [], turn + 0.5
+        while model not in served:
+            served.append(batchers.next_due(now, is_idle=False) or "nobody")
+            batchers.take(served[-1], now)
+            now += 0.01
+        assert len(served) == len(set(served))
 
 
 @given(arrivals=ARRIVALS)
