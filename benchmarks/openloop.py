@@ -143,16 +143,13 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 
 def steady(lab: Lab, plan: Plan, outcome: Outcome) -> None:
-    """W5 and W6: Poisson at shares of the capacity against the echo, then bursts.
-
-    The capacity is what the program delivers while the generator sends as fast as it can on the same cores.
-    """
+    """W5 and W6: Poisson at shares of the capacity against the echo, then bursts."""
     lab.write_networks(W1)
     program = subjects.programs(W1, plan.workers)[0]
     echo = Subject(name="echo-kept-pages", command=subjects.loop("echo", MODEL), environment=KEPT_PAGES)
-    flat_out = run(lab, Trial(workload=W1, subject=program, times=at_once(plan.share(300_000))))
-    capacity = flat_out.capacity()
-    outcome.ceilings["W5 capacity with the generator beside it"] = {"records/s": capacity}
+    found_at = capacities(lab, plan, program)
+    capacity = min(found_at.values())
+    outcome.ceilings["W5 capacity with the generator beside it, records/s"] = found_at
     for share in SHARES:
         for subject in (program, echo):
             attempt(lab, subject, poisson([(share * capacity, TRIAL_S)]), f"W5 {subject.name} at {share:.0%}")
@@ -166,6 +163,17 @@ def steady(lab: Lab, plan: Plan, outcome: Outcome) -> None:
         ratios.append(beyond_ms / other.percentiles()["p99 ms"])
     outcome.measured["w5_p99_ratio"] = interval(ratios)
     bursts(lab, program, capacity)
+
+
+def capacities(lab: Lab, plan: Plan, subject: Subject) -> dict[str, float]:
+    """Measure what a subject delivers while the generator beside it, on the same cores, sends more than that.
+
+    Sent as fast as it goes, records come in large batches; sent at random moments, as in the trials that follow, they
+    come in small ones, which cost the generator, the broker and the subject more.
+    """
+    flat_out = run(lab, Trial(workload=W1, subject=subject, times=at_once(plan.share(300_000)))).capacity()
+    at_random = run(lab, Trial(workload=W1, subject=subject, times=poisson([(flat_out, TRIAL_S)]))).capacity()
+    return {"sent as fast as it goes": flat_out, "sent at random moments at that rate": at_random}
 
 
 def attempt(lab: Lab, subject: Subject, times: Seconds, name: str) -> Received:
@@ -217,8 +225,7 @@ def killed(lab: Lab, plan: Plan, outcome: Outcome) -> None:
     """W7: one of two workers is killed under load."""
     lab.write_networks(W1)
     subject = subjects.programs(W1, 2)[0]
-    flat_out = run(lab, Trial(workload=W1, subject=subject, times=at_once(plan.share(300_000))))
-    rate, at_s, name = 0.5 * flat_out.capacity(), 8.0, "W7 one of two workers killed at 50%"
+    rate, at_s, name = 0.5 * min(capacities(lab, plan, subject).values()), 8.0, "W7 one of two workers killed at 50%"
     times = poisson([(rate, 30.0)])
     received = run(lab, Trial(workload=W1, subject=subject, times=times, fault=(at_s, kill_worker)))
     held = received.held()

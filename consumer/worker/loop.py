@@ -315,9 +315,13 @@ class Loop:
         """Tell the outcomes of a span's records."""
         values, keys, failures = sheet.outcomes()
         work = sheet.columns.work
-        rows_enough = self._batchers[work.model].rows_enough if work.model in self._batchers else 0
-        timing = Timing(sheet.rows, rows_enough, sheet.queue_s, sheet.infer_s)
+        timing = Timing(sheet.rows, self._rows_enough(work.model), sheet.queue_s, sheet.infer_s)
         self._end.answer(work.chunk, sheet.span.first, values, keys, failures, timing)
+
+    def _rows_enough(self, model: ModelId) -> int:
+        """Say how many rows are enough for a batch; 0 where among more of them more are of like lengths."""
+        is_known = model in self._batchers and self._models[model].calls_gathered == 1
+        return self._batchers[model].rows_enough if is_known else 0
 
     def _decline(self, spans: Iterable[Span], failure: Failure) -> None:
         """Give records back, untried: their model is not to be had."""
