@@ -1,8 +1,9 @@
 """From the outputs of a call to result payloads and record keys.
 
-Owns `postprocess`, the results' provenance, and the two ways of writing results: record by record through the codec, or
-all results of equal length as one table, from a single one that the codec wrote. Both give the same bytes. Must not
-know models or how calls come about.
+Owns `postprocess`, the results' provenance, and the three ways of writing results: record by record through the codec;
+as msgpack, all results of equal length as one table, from a single one that the codec wrote; as JSON, in the frame of a
+single one, with the numbers of all written at once. All give the same bytes. Must not know models or how calls come
+about.
 """
 
 from bisect import bisect_right
@@ -17,15 +18,20 @@ from consumer.worker.collate import Call
 from consumer.worker.decoding import Arrays, Loose, Portion, has_texts
 from consumer.worker.failures import failure_of
 from consumer.worker.spans import Indices, Octets, Sheet
-from consumer.worker.split import Outputs
+from consumer.worker.split import Output, Outputs
 from consumer.worker.stencil import POWERS, WIDTHS, Origin, Stencil
-from schemas.codecs import MSGPACK, Codec, codec_for
+from schemas.codecs import JSON, MSGPACK, Codec, codec_for
 from schemas.datatypes import BF16, BYTES
+from schemas.errors import RecordError
+from schemas.json_frame import JsonFrame, texts
 from schemas.records import Result, provenance
 from schemas.tensors import Tensor, TensorData
 
 TABLE_RECORDS_MIN = 8
 """Fewer results than this are written one by one, which is cheaper then."""
+
+FRAME_RECORDS_MIN = 4
+"""The same for JSON."""
 
 STENCILS_MAX = 512
 """Looks of results that are remembered for one model."""
@@ -107,7 +113,7 @@ class Encoder:
         """
         self._identity = identity
         self._postprocess = postprocess
-        self._msgpack = codec_for(MSGPACK)
+        self._msgpack, self._json = codec_for(MSGPACK), codec_for(JSON)
         self._stencils: dict[Look, tuple[Stencil, Plan]] = {}
         """By what results have in common; with the plan, so that no other gets its identity."""
 
@@ -119,7 +125,9 @@ class Encoder:
             if isinstance(portion, Loose) and not (
                 has_tables and portion.codec is self._msgpack and portion.records >= TABLE_RECORDS_MIN
             ):
-                self._write_loose(portion, outputs, at, batch)
+                is_alike = has_tables and portion.codec is self._json and portion.records >= FRAME_RECORDS_MIN
+                if not (is_alike and self._write_framed(portion, outputs, at, batch)):
+                    self._write_loose(portion, outputs, at, batch)
             else:
                 for cohort in _cohorts(portion, at):
                     if has_tables and len(cohort.indices) >= TABLE_RECORDS_MIN:
@@ -134,6 +142,41 @@ class Encoder:
             tensors = tuple([output.tensor(at, plan) for output in outputs])
             self._write(loose.sheet, index, loose.codec, identity, tensors, batch)
             at += plan.rows
+
+    def _write_framed(self, loose: Loose, outputs: Outputs, at: int, batch: Batch) -> bool:
+        """Write the results of JSON records at once; tell whether that can be done for all of them."""
+        alike: dict[int, list[tuple[int, int, str | None, Plan]]] = {}
+        for index, identity, _, plan in loose.entries:
+            alike.setdefault(id(plan), []).append((index, at, identity, plan))
+            at += plan.rows
+        try:
+            written = [
+                each for members in alike.values() for each in self._framed(loose.sheet, members, outputs, batch)
+            ]
+        except (RecordError, ValueError, TypeError):
+            return False  # one by one, each meets what stands in its way
+        for index, identity, value in written:
+            loose.sheet.put(index, value, identity.encode())
+        return True
+
+    def _framed(
+        self, sheet: Sheet, members: Sequence[tuple[int, int, str | None, Plan]], outputs: Outputs, batch: Batch
+    ) -> Iterator[tuple[int, str, bytes]]:
+        """Write the results of records that share a plan: index, id and value of each."""
+        indices, starts, identities, plans = zip(*members, strict=True)
+        plan, columns, chosen = plans[0], sheet.columns, np.array(indices)
+        numbers, offsets = columns.sources[chosen].tolist(), columns.offsets[chosen].tolist()
+        elements = zip(*[_texts_of(output, np.array(starts), plan) for output in outputs], strict=True)
+        frames: dict[int, JsonFrame] = {}
+        for index, start, identity, number, offset, written in zip(
+            indices, starts, identities, numbers, offsets, elements, strict=True
+        ):
+            frame = frames.get(number)
+            if frame is None:
+                tensors = tuple([output.tensor(start, plan) for output in outputs])
+                frame = frames[number] = JsonFrame(self._result(sheet, index, identity, tensors, batch))
+            own = columns.source(index).record_id if identity is None else identity
+            yield index, own, frame.write(own, written, b"%d" % offset)
 
     def _write_cohort(self, cohort: _Cohort, outputs: Outputs, batch: Batch) -> None:
         """Write the results of a cohort one by one."""
@@ -257,6 +300,19 @@ def _alike(portion: Portion, at: int) -> Iterator[_Cohort]:
         indices, firsts, keys, plans = zip(*members, strict=True)
         ids = None if width < 0 else _table_of(keys, width)
         yield _Cohort.of(portion.sheet, np.array(indices), np.array(firsts), plans[0], ids)
+
+
+def _texts_of(output: Output, starts: Indices, plan: Plan) -> list[bytes]:
+    """Write the elements of an output of records that share a plan as JSON has them.
+
+    Raises:
+        ValueError: JSON cannot carry one of them.
+    """
+    assert not isinstance(output.elements, list), "BYTES have no table"
+    written = texts(output.table(starts, plan).view(output.elements.dtype))
+    if written is None:
+        raise ValueError("NaN or infinity")
+    return written
 
 
 def _table_of(cells: Sequence[bytes], width: int) -> Octets:
