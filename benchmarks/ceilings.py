@@ -69,7 +69,9 @@ def network(workload: Workload, directory: Path) -> "Callable[..., torch.Tensor]
     if workload.network == "pictures":
         program: Callable[..., torch.Tensor] = torch.export.load(directory / "pictures.pt2").module()
         return program
-    encoder = sentences.encoder().eval()
+    from benchmarks.bert import Encoder
+
+    encoder = Encoder().eval()
     encoder.load_state_dict(load_file(sentences.WEIGHTS))
     return encoder
 

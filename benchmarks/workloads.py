@@ -51,7 +51,7 @@ def pictures(directory: Path) -> Models:
     return {records.PICTURES: {"path": str(directory / "pictures.pt2"), "preload": True, "rows_max": 32}}
 
 
-def encoder(_directory: Path, factory: str = "benchmarks.sentences:encoder") -> Models:
+def encoder(_directory: Path, factory: str = "benchmarks.bert:Encoder") -> Models:
     """Serve the sentence encoder."""
     return {
         records.SENTENCES: {
