@@ -41,6 +41,8 @@ class Outcome:
     semantics: dict[str, str] = field(default_factory=dict)
     resident_mb: dict[str, list[float]] = field(default_factory=dict)
     """Of supervisor and worker, by lap."""
+    profiles: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By workload: the CPU microseconds of one record, by process, thread and function."""
     has_failed: bool = False
 
     def fail(self, failures: Sequence[str]) -> None:

@@ -35,6 +35,8 @@ class Report:
     ceilings: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     resident_mb: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """Of supervisor and worker, by lap of many records."""
+    profiles: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By workload: the CPU microseconds of one record, by process, thread and function."""
     notes: Sequence[str] = ()
     """What failed or is missing, in words."""
 
@@ -49,6 +51,8 @@ class Report:
             console.print(latency_table(self.latencies))
         if self.ceilings:
             console.print(ceiling_table(self.ceilings))
+        for name, profile in self.profiles.items():
+            console.print(profile_table(name, profile))
         console.print(figure_table(self.figures))
         for note in self.notes:
             console.print(f"[yellow]{note}")
@@ -101,6 +105,16 @@ def ceiling_table(ceilings: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(column)
     for name, values in ceilings.items():
         table.add_row(name, ", ".join(f"{each} {value:,.4g}" for each, value in values.items()))
+    return table
+
+
+def profile_table(name: str, profile: Mapping[str, float]) -> Table:
+    """Lay out where the CPU time of a record goes."""
+    table = Table(title=f"{name}: CPU us of one record under the sampler")
+    table.add_column("")
+    table.add_column("us", justify="right")
+    for place, used in profile.items():
+        table.add_row(place, f"{used:.2f}")
     return table
 
 

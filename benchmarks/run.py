@@ -26,6 +26,7 @@ from benchmarks.goals import figures
 from benchmarks.growth import growth
 from benchmarks.peers import subjects as peers
 from benchmarks.plans import Outcome, Plan
+from benchmarks.profiles import profile
 from benchmarks.records import MODEL
 from benchmarks.report import Report
 from benchmarks.runner import Lab
@@ -50,6 +51,7 @@ EXPERIMENTS: dict[str, Callable[[Lab, Plan, Outcome], None]] = {
     "pictures": rawtorch.pictures,
     "sentences": rawtorch.encoder,
     "growth": growth,
+    "profile": profile,
 }
 """In their order; `throughput` is the one of a quick run."""
 FIGURES = {
@@ -132,6 +134,7 @@ def report(lab: Lab, plan: Plan, outcome: Outcome, disturbance: dict[str, float]
         latencies=lab.latencies,
         ceilings=outcome.ceilings,
         resident_mb=outcome.resident_mb,
+        profiles=outcome.profiles,
         notes=outcome.notes,
     )
 
