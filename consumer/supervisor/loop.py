@@ -6,7 +6,8 @@ how any of its parts does its work.
 Theory of operation. The Kafka client has no descriptor to wait on, and the workers have nothing else, so a turn waits
 at one place only: for the workers while they have chunks (briefly, so that Kafka is polled again soon), else for Kafka.
 Under load it rests beside that, while the workers are busy anyway: what a turn costs is then shared by many records.
-Where records flow, but are no load, it keeps a pace, and has the client send what each turn gave it.
+Where records flow, but are no load, it keeps a pace at which it looks at Kafka, hears the workers in between, and has
+the client send what they answered.
 A rebalance calls back out of a fetch: the callback turns the same loop, without fetching, until what is in flight of
 the partitions that go is committed or its time is over.
 """
@@ -48,9 +49,9 @@ TURN_S = 0.005
 """How long a turn takes at least under load: few large turns cost far less than many small ones."""
 LOAD_RECORDS = 256
 """A fetch that brings so many at once tells of load, and so does a budget that is used up."""
-PACE_S = 0.002
-"""How long a turn takes at least while records flow without being a load: as long as an idle device waits for company.
-Turns without a pause between them would take the cores from the workers, and the longer for it each record."""
+PACE_S = 0.005
+"""How long it takes at least from one fetch to the next while records flow without being a load. More fetches and
+chunks, each of fewer records, would take the cores from workers and broker, and the longer for it each record."""
 PACE_RECORDS = 8
 """A fetch that brings so many at once tells of a flow."""
 HELD_S = 2.0
@@ -168,7 +169,7 @@ class Loop:
         else:
             self._parts.sink.hasten()
             if records >= PACE_RECORDS:
-                self._rest(began_s + PACE_S)
+                self._listen(began_s + PACE_S)
 
     def _busy_wait_s(self) -> float:
         """Say how long to wait for workers: longer, the longer nothing came, as long as none can be given anything."""
@@ -178,6 +179,12 @@ class Loop:
     def _busy_s(self) -> float:
         """Estimate for how long every worker has enough to do."""
         return self._parts.dispatcher.scheduler.busy_s()
+
+    def _listen(self, until_s: float) -> None:
+        """Let records gather, and send what workers answer meanwhile."""
+        while (left_s := until_s - self._clock()) > 0:
+            self._turn_without_fetch(left_s)
+            self._parts.sink.hasten()
 
     def _rest(self, until_s: float) -> None:
         """Let records and answers gather."""

@@ -4,7 +4,7 @@ import ctypes
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
@@ -43,6 +43,8 @@ class Outside:
         self.requested = None
         self.hastened = 0
         self.waits: list[float] = []
+        self.pass_time: Callable[[float], None] = lambda _: None
+        """What a wait for workers does that brings nothing."""
 
     def fetch(self, records_max: int, timeout_s: float) -> list[on.Event]:
         """Hand out what is prepared."""
@@ -59,6 +61,8 @@ class Outside:
         """Hand out what workers said."""
         self.waits.append(timeout_s)
         answers, self.answers = self.answers, []
+        if not answers:
+            self.pass_time(timeout_s)
         return answers
 
     def events(self) -> Sequence[on.Event]:
@@ -114,8 +118,12 @@ class Rig:
             self.turn()
 
     def rest(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let time pass, deaf to all."""
         self.rests.append(seconds)
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
         self.now += seconds
 
     def turn(self, records: int = 0) -> None:
@@ -146,13 +154,16 @@ def test_a_budget_that_is_used_up_is_load() -> None:
 
 
 def test_a_flow_keeps_a_pace() -> None:
-    """A turn that brought several records takes as long as a batch may wait, and what it produced lingers no longer."""
+    """After a turn that brought several records the next one is due after a while; workers are heard meanwhile."""
     rig = Rig()
-    rig.outside.hastened = 0
-    rig.turn(PACE_RECORDS)
-    rig.turn(LOAD_RECORDS - 1)
-    assert rig.rests == [pytest.approx(PACE_S)] * 2
-    assert rig.outside.hastened == 2
+    rig.outside.pass_time = rig.pass_time
+    for records in (PACE_RECORDS, LOAD_RECORDS - 1):
+        began_s, rig.outside.hastened = rig.now, 0
+        rig.outside.answers.append(on.ModelProbed(WorkerId(1), "m"))
+        rig.turn(records)
+        assert rig.now - began_s == pytest.approx(PACE_S)
+        assert rig.outside.hastened == 2, "after the turn, and after the wait for workers"
+    assert rig.rests == []
 
 
 def test_few_records_are_no_flow() -> None:
