@@ -7,7 +7,7 @@ from html import escape
 from benchmarks.intervals import Interval, interval
 from benchmarks.watch import Measurement
 
-WIDTH, LABEL, BAR, GAP = 900, 220, 18, 8
+WIDTH, LABEL, BAR, GAP = 980, 300, 18, 8
 COLOURS = ("#3b6ea5", "#d98032", "#4f9d69", "#a5527d", "#7d7d7d", "#b8a13a")
 STYLE = "body{font:14px sans-serif;margin:2em;max-width:60em}svg text{font:12px sans-serif}"
 
@@ -104,6 +104,17 @@ def resident(sizes: Mapping[str, Sequence[float]]) -> str:
     laps = zip(*sizes.values(), strict=True)
     bars = [Bar(f"lap {number}", dict(zip(sizes, lap, strict=True))) for number, lap in enumerate(laps, 1)]
     return chart("Resident MB without shared memory, by lap of the records", bars)
+
+
+def profiles(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Draw where the CPU time of one record goes, for each workload."""
+    return [
+        chart(
+            f"{name}: CPU microseconds of one record, by process, thread and function",
+            [Bar(place.strip(), {"us": used}) for place, used in profile.items()],
+        )
+        for name, profile in found.items()
+    ]
 
 
 def batch_sizes(counts: Mapping[str, Mapping[int, int]]) -> list[str]:

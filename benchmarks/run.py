@@ -144,7 +144,8 @@ def draw(made: Report) -> str:
     charts = [plots.throughput(made.runs), plots.cpu_split(made.runs), plots.latency(made.latencies)]
     if made.resident_mb:
         charts.append(plots.resident(made.resident_mb))
-    return plots.page(f"Benchmark: {made.command}", [*charts, *plots.batch_sizes(made.batch_rows)])
+    charts += [*plots.profiles(made.profiles), *plots.batch_sizes(made.batch_rows)]
+    return plots.page(f"Benchmark: {made.command}", charts)
 
 
 def main() -> int:

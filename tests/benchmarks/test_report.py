@@ -47,6 +47,7 @@ def report() -> Report:
         ceilings={"raw torch, records/s": {"round 1": 1_234.0}},
         resident_mb={"supervisor": [100.0, 101.0], "workers": [500.0, 501.0]},
         latencies={"program at 50 %": {"records/s": 55.0, "p50 ms": 2.0, "p99 ms": 9.0}},
+        profiles={"W1": {"supervisor": 5.5, "  consumer.kafka.source.Source._consume": 0.875}},
         notes=["something is missing"],
     )
 
@@ -82,6 +83,8 @@ def test_the_terminal_shows_medians_and_paired_ratios(report: Report) -> None:
         "no Java here",
         "something is missing",
         "1,234",
+        "Source._consume",
+        "0.88",
     ):
         assert shown in text.getvalue()
 
@@ -89,13 +92,13 @@ def test_the_terminal_shows_medians_and_paired_ratios(report: Report) -> None:
 def test_plots_are_one_page_that_needs_nothing_else(report: Report) -> None:
     """The page is well-formed, refers to nothing outside itself, and draws a bar for each part."""
     charts = [plots.throughput(report.runs), plots.cpu_split(report.runs), plots.latency(report.latencies)]
-    charts.append(plots.resident(report.resident_mb))
+    charts += [plots.resident(report.resident_mb), *plots.profiles(report.profiles)]
     page = plots.page("a < b", [*charts, *plots.batch_sizes(report.batch_rows)])
     assert "http" not in page
     assert "src=" not in page
     assert "a &lt; b" in page
     assert "up to 512" in page
-    for chart, bars in zip(charts, (2, 6, 2, 4), strict=True):
+    for chart, bars in zip(charts, (2, 6, 2, 4, 2), strict=True):
         svg = ET.fromstring(chart[chart.index("<svg") : chart.index("</svg>") + len("</svg>")])
         assert len(svg.findall("rect")) == bars
 
