@@ -350,6 +350,16 @@ def test_a_flood_that_is_resolved_fast_is_not_paused(resolved: int) -> None:
         flow.admit(PARTITIONS[0], resolved, resolved, 0)
 
 
+@pytest.mark.parametrize(("records", "is_paused"), [(1_250, True), (1_251, False)])
+def test_a_flood_is_paused_for_the_sake_of_those_that_use_little(records: int, *, is_paused: bool) -> None:
+    """Beside a partition that uses more than half of its share there is nobody to make way for."""
+    flow = flow_of(2)
+    flow.admit(PARTITIONS[0], 7_400, 7_400, 7_400)
+    flow.admit(PARTITIONS[1], records, records, records)
+    assert flow.decide(0.0).pause == []
+    assert flow.decide(RATE_S).pause == ([PARTITIONS[0]] if is_paused else [])
+
+
 def test_a_burst_after_a_quiet_time_is_not_taken_for_slow() -> None:
     """How fast records were resolved while there were few says nothing about many."""
     flow = flow_of(2)

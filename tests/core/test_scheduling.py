@@ -406,9 +406,17 @@ def test_a_worker_that_knows_how_large_a_batch_should_be_gets_no_more_of_them() 
     assert len(offsets(assign(made, ONE))) == 24
     made.settle(ONE, A, 24, 1.2, rows_enough=2)
     assert len(offsets(assign(made, ONE))) == 6
-    made.settle(ONE, A, 6, 0.0, rows_enough=7)
+
+
+def test_a_chunk_is_not_smaller_than_what_takes_little() -> None:
+    """However few rows are enough, room is used for ten milliseconds' worth of records at once."""
+    made = scheduler()
+    made.enqueue(run_for(A, 0, 1000))
     made._queues[A].record_cost_s = 0.001
-    assert len(offsets(assign(made, ONE))) == 50, "in any case as much as takes little"
+    made._queues[A].rows_enough = 1
+    assert len(offsets(assign(made, ONE))) == 50
+    made.settle(ONE, A, 1, 0.0)
+    assert len(offsets(assign(made, ONE))) == 10
 
 
 def test_whose_turn_it_is_need_not_wait_for_room() -> None:
@@ -429,6 +437,15 @@ def test_whose_turn_it_is_need_not_wait_for_room() -> None:
     made.settle(ONE, B, 1, 0.0)
     made.enqueue(run_for(B, 10, 11))
     assert assign(made, ONE) == [], "with more than little to send it is no quiet model"
+
+
+def test_who_has_something_there_waits_for_room() -> None:
+    """The last record of a flood goes no further ahead of the device than the others did."""
+    made = scheduler(None, a=ModelShare(rows_max=8))
+    made.enqueue(run_for(A, 0, 25))
+    made._queues[A].record_cost_s = 0.01
+    assert len(offsets(assign(made, ONE))) == 24
+    assert assign(made, ONE) == []
 
 
 def test_who_cannot_be_served_is_not_in_the_way_of_the_next() -> None:
